@@ -1,0 +1,40 @@
+"""What every test and every doctest of the project shares."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import settings
+
+import fdfa
+
+# The two cores belong to two pytest workers, so that no deadline means anything; the same examples
+# on every run, since a failure that comes and goes is worth less than one that stays.
+settings.register_profile("fdfa", deadline=None, derandomize=True)
+settings.load_profile("fdfa")
+
+
+def pytest_configure() -> None:
+    """One thread a process: sums come out in one order, and two workers share two cores."""
+    torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what needs a CUDA device where there is none."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Starts every test from the same random state."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _names_in_examples(doctest_namespace: dict[str, object]) -> None:
+    """Docstrings need not import what every reader of them has imported."""
+    doctest_namespace.update(fdfa=fdfa, torch=torch)

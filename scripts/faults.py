@@ -1,0 +1,297 @@
+"""One-line faults of the engine that the tests must notice; see ``break_it.py``."""
+
+from __future__ import annotations
+
+import dataclasses
+
+__all__ = ["FAULTS", "Fault"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """A mistake that someone could make."""
+
+    name: str
+    file: str  # below src/fdfa
+    text: str  # stands there exactly once
+    instead: str  # what the mistake puts in its place
+    tests: tuple[str, ...]  # what should notice, as arguments of pytest
+
+
+FIRST_STEP = "tests/oracles/test_first_step.py"
+LEARNING = "tests/oracles/test_feedback_learning.py"
+DERIVATIVES = "tests/oracles/test_forward_derivatives.py"
+MONTE_CARLO = "tests/oracles/test_monte_carlo.py"
+NAIVE = "tests/oracles/test_naive_loop.py"
+EXACT = "tests/oracles/test_exact_feedback.py"
+DFA = "tests/oracles/test_dfa.py"
+PROBES = "tests/engine/test_probes.py"
+RULES = "tests/engine/test_tangents.py"
+USER_CODE = "tests/engine/test_user_code.py"
+TAPS = "tests/engine/test_taps_auto.py"
+
+FAULTS = (
+    Fault(
+        "credit with the wrong sign",
+        "engine/feedback.py",
+        "return torch.mm(e.to(self.weight.dtype), self.weight)",
+        "return -torch.mm(e.to(self.weight.dtype), self.weight)",
+        (f"{DFA}::test_two_layer_closed_form",),
+    ),
+    Fault(
+        "no detach at a tap",
+        "engine/cut.py",
+        "return tensor.detach()",
+        "return tensor",
+        (f"{NAIVE}::test_dfa_trains_as_the_naive_loop",),
+    ),
+    Fault(
+        "no detach at a tap that is perturbed",
+        "engine/cut.py",
+        "self._carrier.join(primal.detach(),",
+        "self._carrier.join(primal,",
+        (f"{NAIVE}::test_fdfa_trains_as_the_naive_loop",),
+    ),
+    Fault(
+        "credit from the map after its lesson",
+        "engine/credit.py",
+        "        self.error = error\n",
+        "        self.error = error\n        self._learn and self._learn()\n",
+        (f"{FIRST_STEP}::test_credit_uses_the_map_from_before_the_step",),
+    ),
+    Fault(
+        "a forward pass teaches at every backward pass",
+        "engine/credit.py",
+        "learn, self._learn = self._learn, None",
+        "learn = self._learn",
+        (f"{FIRST_STEP}::test_a_forward_pass_teaches_once_however_often_its_error_arrives",),
+    ),
+    Fault(
+        "no 1/N in the lesson",
+        "engine/lessons.py",
+        "yield tap, summed / total",
+        "yield tap, summed",
+        (f"{FIRST_STEP}::test_rate_one_leaves_the_mean_of_d_p",),
+    ),
+    Fault(
+        "perturbation of another sample in the lesson",
+        "engine/lessons.py",
+        "return torch.mm(d.T, lesson.perturbation(index))",
+        "return torch.mm(d.T, lesson.perturbation(index).roll(1, 0))",
+        (f"{MONTE_CARLO}::test_a_batch_in_train_mode_batch_norm_teaches_the_own_sample_block",),
+    ),
+    Fault(
+        "perturbation of the first tap in every lesson",
+        "engine/lessons.py",
+        "functools.partial(_correlation, d, lesson, i)",
+        "functools.partial(_correlation, d, lesson, 0)",
+        (f"{FIRST_STEP}::test_rate_one_leaves_the_mean_of_d_p",),
+    ),
+    Fault(
+        "a derivative that is not finite is learned from",
+        "engine/lessons.py",
+        "finite = bool(d.isfinite().all())",
+        "finite = True",
+        (f"{LEARNING}::test_a_derivative_that_is_not_finite_teaches_nothing",),
+    ),
+    Fault(
+        "innovation adds what the maps foretell",
+        "engine/lessons.py",
+        "feedback[tap].weight.T, alpha=-1)",
+        "feedback[tap].weight.T, alpha=1)",
+        (f"{LEARNING}::test_innovation_is_stable_up_to_the_bound_only",),
+    ),
+    Fault(
+        "the average forgets at the wrong rate",
+        "methods/fdfa.py",
+        "feedback.weight.lerp_(correlation, rate)",
+        "feedback.weight.lerp_(correlation, 1 - rate)",
+        (f"{LEARNING}::test_the_average_approaches_the_jacobian_as_one_minus_a_power",),
+    ),
+    Fault(
+        "Kaiming's bound for a normal start",
+        "engine/feedback.py",
+        "math.sqrt(6 / units)",
+        "math.sqrt(2 / units)",
+        (f"{DFA}::test_starts_are_uniform_within_their_bound",),
+    ),
+    Fault(
+        "all taps start from one draw",
+        "engine/tapped.py",
+        "zlib.crc32(tap.name.encode())",
+        "0",
+        (f"{DFA}::test_maps_of_taps_and_seeds_are_independent",),
+    ),
+    Fault(
+        "maps in the model's narrow dtype",
+        "engine/feedback.py",
+        "outputs, units, dtype=torch.promote_types(dtype, torch.float32), device=device",
+        "outputs, units, dtype=dtype, device=device",
+        ("tests/contract/test_precision.py",),
+    ),
+    Fault(
+        "p replaces the tangent instead of being added",
+        "engine/probes.py",
+        "else tangent + self._values",
+        "else self._values.clone()",
+        (f"{FIRST_STEP}::test_rate_one_leaves_the_mean_of_d_p",),
+    ),
+    Fault(
+        "the tangent is p itself, for a write in place to ruin",
+        "engine/probes.py",
+        "return self._values.clone() if",
+        "return self._values if",
+        (USER_CODE,),
+    ),
+    Fault(
+        "Rademacher bits whose topmost is always 0",
+        "engine/probes.py",
+        "words.random_(-(2**63), None, generator=generator)",
+        "words.random_(generator=generator)",
+        (PROBES,),
+    ),
+    Fault(
+        "every step draws the same",
+        "engine/tapped.py",
+        "            step,\n            process_rank(),",
+        "            0,\n            process_rank(),",
+        (f"{FIRST_STEP}::test_each_step_and_each_process_draws_its_own_perturbation",),
+    ),
+    Fault(
+        "every process draws the same",
+        "engine/tapped.py",
+        "            process_rank(),\n",
+        "",
+        (f"{FIRST_STEP}::test_each_step_and_each_process_draws_its_own_perturbation",),
+    ),
+    Fault(
+        "probe_every is ignored",
+        "engine/probes.py",
+        "return step % self.every == 0",
+        "return True",
+        (f"{PROBES}::test_due_is_one_step_in_so_many_and_the_first",),
+    ),
+    Fault(
+        "a finite difference over half its length",
+        "engine/differences.py",
+        "/ (2 * step)",
+        "/ step",
+        (f"{DERIVATIVES}::test_lstm_by_finite_differences_is_the_jacobian_product",),
+    ),
+    Fault(
+        "a finite difference advances torch's generator",
+        "engine/intercept.py",
+        "forks.enter_context(torch.random.fork_rng(devices=[]))",
+        "pass",
+        (f"{DERIVATIVES}::test_output_and_loss_are_bit_equal_with_and_without_a_probe",),
+    ),
+    Fault(
+        "buffers are not put back",
+        "engine/intercept.py",
+        "                module._buffers[name] = buffer\n",
+        "                pass\n",
+        (f"{EXACT}::test_without_taps_every_method_is_autograd_bit_for_bit",),
+    ),
+    Fault(
+        "a bias in the tangent",
+        "engine/tangent_rules.py",
+        "return F.linear(t, m.weight)",
+        "return F.linear(t, m.weight, m.bias)",
+        (
+            f"{DERIVATIVES}::test_forward_derivative_is_the_jacobian_product_and_the_central_difference",
+        ),
+    ),
+    Fault(
+        "tangents travel plain past a user's hooks",
+        "engine/at_taps.py",
+        "and not module._forward_hooks",
+        "",
+        (f"{USER_CODE}::test_hooks_registered_after_the_first_step_keep_every_tangent",),
+    ),
+    Fault(
+        "a module that writes in place leaves its input's tangent",
+        "engine/tangents.py",
+        "    old.copy_(tangent)\n",
+        "",
+        (USER_CODE,),
+    ),
+    Fault(
+        "batch norm's rule lacks its mean term",
+        "engine/tangent_rules.py",
+        "return aten.native_batch_norm_backward(*args)[0]",
+        "return aten.native_batch_norm_backward(*args)[0] + t.mean(0)",
+        (
+            f"{DERIVATIVES}::test_forward_derivative_is_the_jacobian_product_and_the_central_difference",
+        ),
+    ),
+    Fault(
+        "batch norm's rule reads the running statistics",
+        "engine/tangent_rules.py",
+        "if not m.training and m.running_mean is not None:",
+        "if m.running_mean is not None:",
+        (NAIVE,),
+    ),
+    Fault(
+        "dropout's rule ignores the mask",
+        "engine/tangent_rules.py",
+        "return t * y.grad_fn._saved_other",
+        "return t",
+        (
+            f"{DERIVATIVES}::test_forward_derivative_is_the_jacobian_product_and_the_central_difference",
+        ),
+    ),
+    Fault(
+        "max-pool's rule takes the mean",
+        "engine/tangent_rules.py",
+        ".gather(-1, winners.flatten(-spatial))",
+        ".mean(-1, keepdim=True).expand_as(winners.flatten(-spatial)).contiguous()",
+        (
+            f"{DERIVATIVES}::test_forward_derivative_is_the_jacobian_product_and_the_central_difference",
+        ),
+    ),
+    Fault(
+        "layer norm's rule forgets the weight",
+        "engine/tangent_rules.py",
+        "return t if m.weight is None else t * m.weight\n",
+        "return t\n",
+        (RULES,),
+    ),
+    Fault(
+        "subclasses inherit the rule",
+        "engine/tangents.py",
+        "rule = RULES.get(type(module))",
+        "rule = next((r for k, r in RULES.items() if isinstance(module, k)), None)",
+        ("tests/engine/test_tangents_in_models.py",),
+    ),
+    Fault(
+        "every node is a valid cut",
+        "engine/graph.py",
+        "if i is None or i == 0 or self._crossings[i]:",
+        "if i is None or i == 0:",
+        (f"{TAPS}::test_taps_are_those_of_the_rule",),
+    ),
+    Fault(
+        "an input that something else uses is cut",
+        "engine/selection.py",
+        'candidate.kind == "input" and not all(',
+        'candidate.kind == "input" and not any(',
+        (f"{TAPS}::test_taps_are_those_of_the_rule",),
+    ),
+    Fault(
+        "a replaced forward stays behind after an exception",
+        "engine/intercept.py",
+        "    finally:\n        for module, own in before.items():",
+        "    except ZeroDivisionError:\n        pass\n    else:\n"
+        "        for module, own in before.items():",
+        (
+            "tests/engine/test_tangents_in_models.py::test_the_dual_level_is_closed_after_an_exception",
+        ),
+    ),
+    Fault(
+        "the step counter is not saved",
+        "engine/estimator.py",
+        '"steps": self.steps',
+        '"steps": 0',
+        ("tests/contract/test_state.py::test_resume_repeats_the_rest_of_a_run",),
+    ),
+)

@@ -1,0 +1,30 @@
+"""Train any ``torch.nn.Module`` without a backward pass through it.
+
+Example:
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> learner = fdfa.FDFA(model)
+    >>> loss = torch.nn.functional.cross_entropy(learner(torch.ones(2, 4)), torch.tensor([0, 2]))
+    >>> loss.backward()
+    >>> all(parameter.grad is not None for parameter in model.parameters())
+    True
+"""
+
+from importlib.metadata import version
+
+from fdfa import errors
+from fdfa.engine.estimator import Estimator
+from fdfa.methods import DFA, FDFA, Backpropagation, Method, methods, wrap
+
+__version__ = version("fdfa")
+
+__all__ = [
+    "DFA",
+    "FDFA",
+    "Backpropagation",
+    "Estimator",
+    "Method",
+    "__version__",
+    "errors",
+    "methods",
+    "wrap",
+]

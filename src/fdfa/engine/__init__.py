@@ -1,0 +1,1 @@
+"""The engine: taps, probes, tangents, feedback and the credit node. It knows no method."""

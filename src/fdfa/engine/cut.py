@@ -1,0 +1,192 @@
+"""One forward pass with the graph cut at the taps.
+
+On request, perturbations travel beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad as fwAD
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from fdfa.engine.at_taps import AtTaps
+from fdfa.engine.tangents import TangentCarrier
+from fdfa.engine.taps import Tap, TapPlan
+from fdfa.errors import ProbeError
+
+__all__ = ["CutModel", "CutPass"]
+
+_Returned = tuple[Any, Tensor, Tensor | None]
+
+
+@dataclasses.dataclass
+class CutPass:
+    """What one cut forward pass left.
+
+    Attributes:
+        returned: the model's return value.
+        output: the output tensor (N, K, ...) within it.
+        taps: the tapped activations, each with the graph of its own block only.
+        derivative: directional derivative of the output along all perturbations at once, of the
+            output's shape; None without a probe.
+    """
+
+    returned: Any
+    output: Tensor
+    taps: list[Tensor]
+    derivative: Tensor | None
+
+
+class CutModel:
+    """A model cut at the taps of one plan; made once, run at every step.
+
+    Args:
+        model: the user's model.
+        plan: where to cut.
+        find_output: picks the output out of what the model returns.
+        probing: whether tangents travel beside the primals.
+        compile_options: for ``torch.compile``; None runs eagerly.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: TapPlan,
+        *,
+        find_output: Callable[[Any], Tensor],
+        probing: bool,
+        compile_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._model = model
+        self._plan = plan
+        self._find_output = find_output
+        self._probing = probing
+        self._carrier = TangentCarrier()
+        visit, carrier = (self._perturb, self._carrier) if probing else (self._cut, None)
+        self._at_taps = AtTaps(model, plan, visit, carrier)
+        self._taps: list[Tensor] = []
+        self._noises: dict[str, Tensor] = {}
+        self._forward = self._forward_with_tangents if probing else self._plain_forward
+        if compile_options is not None:
+            forward = self._traced_forward if probing else self._plain_forward
+            self._forward = torch.compile(forward, **compile_options)
+
+    def run(
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        noises: Sequence[Tensor] = (),
+    ) -> CutPass:
+        """Run the model once.
+
+        Args:
+            args: positional arguments of the model.
+            kwargs: keyword arguments of the model.
+            noises: when probing, one perturbation a tap, added to the tangent there.
+
+        Returns:
+            The pass.
+
+        Raises:
+            ProbeError: if a tangent is lost, or an operator has no forward derivative.
+        """
+        self._noises = {
+            tap.name: noise for tap, noise in zip(self._plan.taps, noises, strict=False)
+        }
+        try:
+            with self._at_taps:
+                if self._probing:
+                    with _probing(self._model, attention=self._plan.attention):
+                        returned, y, d = self._forward(args, kwargs)
+                    if d is None:
+                        raise ProbeError(_lost("the output"))
+                else:
+                    returned, y, d = self._forward(args, kwargs)
+            return CutPass(returned, y, self._taps, d)
+        finally:
+            self._taps, self._noises = [], {}
+
+    def _plain_forward(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Returned:
+        returned = self._model(*args, **kwargs)
+        return returned, self._find_output(returned), None
+
+    def _forward_with_tangents(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Returned:
+        with self._carrier:
+            returned = self._model(*args, **kwargs)
+            return returned, *self._carrier.split(self._find_output(returned))
+
+    def _traced_forward(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Returned:
+        with fwAD.dual_level():  # spelled out: the compiler knows this one
+            returned = self._model(*args, **kwargs)
+            return returned, *self._carrier.split(self._find_output(returned))
+
+    def _cut(self, tap: Tap, tensor: Tensor, plain: bool = True) -> Tensor:
+        self._taps.append(_behind_hooks(tensor))
+        return tensor.detach()
+
+    def _perturb(self, tap: Tap, tensor: Tensor, plain: bool) -> Tensor:
+        primal, tangent = self._carrier.split(tensor)
+        if tangent is None and tap.receives:
+            raise ProbeError(_lost(f"tap '{tap.name}'"))
+        self._taps.append(_behind_hooks(primal))
+        if self._plan.chain:
+            self._carrier.reenter()
+        p = self._noises[tap.name]
+        if tangent is not None:
+            p = tangent + p
+        elif not plain:  # what others get to see they may write into
+            p = p.clone()
+        return self._carrier.join(primal.detach(), p, plain=plain)
+
+
+def _behind_hooks(tensor: Tensor) -> Tensor:
+    """Where the user hooked the tapped tensor, a view of it: then those hooks see the credit."""
+    hooked = tensor._backward_hooks or tensor.retains_grad
+    return tensor.view_as(tensor) if hooked else tensor
+
+
+@contextlib.contextmanager
+def _probing(model: nn.Module, *, attention: bool) -> Iterator[None]:
+    """Choose kernels with a forward derivative, and say in our words where one is missing."""
+    try:
+        # of the kernels of attention only this one has a forward derivative
+        with sdpa_kernel(SDPBackend.MATH) if attention else contextlib.nullcontext():
+            yield
+    except ProbeError:
+        raise
+    except (NotImplementedError, RuntimeError) as error:
+        text = str(error)
+        if "forward" not in text or not any(word in text for word in ("AD", "jvp", "derivative")):
+            raise
+        name = _innermost_module(model, error)
+        raise ProbeError(
+            f"{name} has no forward derivative ({text.splitlines()[0].strip()}). Pass"
+            " probe='finite-difference', or choose taps behind it so that no tangent passes"
+            " through it."
+        ) from error
+
+
+def _innermost_module(model: nn.Module, error: BaseException) -> str:
+    names = {id(module): name for name, module in model.named_modules()}
+    found, trace = "the model", error.__traceback__
+    while trace is not None:
+        for local in ("module", "self"):
+            module = trace.tb_frame.f_locals.get(local)
+            if isinstance(module, nn.Module) and names.get(id(module)):
+                found = f"module '{names[id(module)]}' ({type(module).__name__})"
+        trace = trace.tb_next
+    return found
+
+
+def _lost(place: str) -> str:
+    return (
+        f"{place} has no tangent: something before it drops forward derivatives (a compiled module,"
+        " detach(), .data, an operator on integers). Pass the plain module and call"
+        " learner.compile(), choose taps behind that place, or pass probe='finite-difference'."
+    )

@@ -1,0 +1,68 @@
+"""The probe for what has no forward derivative.
+
+Two more forward passes with the taps moved a little.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fdfa.engine.at_taps import AtTaps
+from fdfa.engine.intercept import untouched_state
+from fdfa.engine.taps import Tap, TapPlan
+
+__all__ = ["central_difference"]
+
+
+def central_difference(
+    model: nn.Module,
+    plan: TapPlan,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    find_output: Callable[[Any], Tensor],
+    noises: Sequence[Tensor],
+    step: float | None = None,
+) -> Tensor:
+    """The directional derivative ``(y(h + s p) - y(h - s p)) / 2 s``.
+
+    The model's state keeps no trace of it.
+
+    Called before the pass that learns, both passes meet the random number generators as that pass
+    will: dropout masks are the same in all three. Batch-norm statistics step on copies. Autocast is
+    off: a difference of rounded outputs would be noise.
+
+    Args:
+        model: the user's model.
+        plan: where the taps are.
+        args: positional arguments of the model.
+        kwargs: keyword arguments of the model.
+        find_output: picks the output out of what the model returns.
+        noises: p_l, one a tap.
+        step: s; None takes 1e-3, or 1e-5 in float64.
+
+    Returns:
+        d, of the output's shape.
+    """
+
+    def output_at(distance: float) -> Tensor:
+        def move(tap: Tap, tensor: Tensor, plain: bool) -> Tensor:
+            return tensor.add(noise_of[tap.name].to(tensor.dtype), alpha=distance)
+
+        with torch.no_grad(), untouched_state(model), contextlib.ExitStack() as stack:
+            for device_type in {"cpu", *(tap.device.type for tap in plan.taps)}:
+                stack.enter_context(torch.autocast(device_type, enabled=False))
+            with AtTaps(model, plan, move):
+                return find_output(model(*args, **kwargs))
+
+    noise_of = {tap.name: noise for tap, noise in zip(plan.taps, noises, strict=True)}
+    if step is None:
+        double = any(parameter.dtype == torch.float64 for parameter in model.parameters())
+        step = 1e-5 if double else 1e-3
+    ahead = output_at(step)
+    return (ahead - output_at(-step)) / (2 * step)

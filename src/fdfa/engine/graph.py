@@ -1,0 +1,171 @@
+"""The autograd graph behind an output: who consumes what, and where it can be cut.
+
+A node is a *valid cut* if everything that lies behind it (its ancestors) reaches the output only
+through it. In terms of
+dominators: node ``c`` is a valid cut if no edge leaves the set of nodes that ``c`` dominates
+    towards a node that it does
+not dominate. That is decided for all nodes together in one sweep over the edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+__all__ = ["AutogradGraph", "Node", "leaves_behind"]
+
+Node = Any  # torch.autograd.graph.Node; the concrete classes are made by the C++ side
+
+
+class AutogradGraph:
+    """Nodes reachable from one output, in topological order, with dominators and valid cuts.
+
+    Leaves (``AccumulateGrad``) are not nodes: a parameter shared by two blocks is no path between
+    them.
+
+    Args:
+        output: a tensor with a ``grad_fn``.
+
+    Attributes:
+        order: the nodes, every consumer before what it consumes; ``order[0]`` made the output.
+        place: position of each node in ``order``.
+        leaves: ``(consumer's place, leaf tensor)`` for every edge into a leaf.
+    """
+
+    def __init__(self, output: torch.Tensor) -> None:
+        self.order: list[Node] = _topological_order(output.grad_fn)
+        self.place: dict[Node, int] = {node: i for i, node in enumerate(self.order)}
+        self.leaves: list[tuple[int, torch.Tensor]] = []
+        self._consumers: list[list[tuple[int, int]]] = [[] for _ in self.order]
+        for i, node in enumerate(self.order):
+            for source, output_nr in node.next_functions:
+                if source is None:
+                    continue
+                if hasattr(source, "variable"):
+                    self.leaves.append((i, source.variable))
+                else:
+                    self._consumers[self.place[source]].append((i, output_nr))
+        self._dominator = self._immediate_dominators()
+        self._crossings = self._count_crossings()
+
+    def valid_cut(self, node: Node, output_nr: int = 0) -> bool:
+        """Whether all behind this node reaches the output only through its result ``output_nr``."""
+        i = self.place.get(node)
+        if i is None or i == 0 or self._crossings[i]:
+            return False
+        return all(number == output_nr for _, number in self._consumers[i])
+
+    def consumers(self, node: Node) -> list[Node]:
+        """The nodes that consume this one's results on the way to the output."""
+        return [self.order[i] for i, _ in self._consumers[self.place[node]]]
+
+    def nearest_dominator(self, node: Node, among: Mapping[Node, Any]) -> Node:
+        """The closest node of ``among`` through which this one must pass, else the output's own."""
+        i = self._dominator[self.place[node]]
+        while i and self.order[i] not in among:
+            i = self._dominator[i]
+        return self.order[i]
+
+    def ancestor_masks(self, marked: Iterable[Node]) -> dict[Node, tuple[int, int]]:
+        """For each marked node: its own bit, and the bits of all marked nodes at or behind it."""
+        bit = {node: 1 << n for n, node in enumerate(dict.fromkeys(marked)) if node in self.place}
+        masks = [bit.get(node, 0) for node in self.order]
+        for i in range(len(self.order) - 1, -1, -1):  # what is consumed comes first
+            for consumer, _ in self._consumers[i]:
+                masks[consumer] |= masks[i]
+        return {node: (own, masks[self.place[node]]) for node, own in bit.items()}
+
+    def regions(self, cuts: Mapping[Node, int]) -> list[int]:
+        """For each node (by place) the number of the cut that it lies behind, -1 for none."""
+        region = [-1] * len(self.order)
+        for i, node in enumerate(self.order):
+            if node in cuts:
+                region[i] = cuts[node]
+            elif i:
+                region[i] = region[self._consumers[i][0][0]]
+        return region
+
+    def bypass(self, node: Node) -> Node | None:
+        """A node behind ``node`` that also reaches the output around it, or None."""
+        behind = {self.place[node]}
+        for i in range(self.place[node] + 1, len(self.order)):
+            inside = [consumer in behind for consumer, _ in self._consumers[i]]
+            if any(inside):
+                if not all(inside):
+                    return self.order[i]
+                behind.add(i)
+        return None
+
+    def _immediate_dominators(self) -> list[int]:
+        dominator, depth = [0] * len(self.order), [0] * len(self.order)
+        for i in range(1, len(self.order)):
+            nearest = self._consumers[i][0][0]
+            for consumer, _ in self._consumers[i][1:]:
+                while nearest != consumer:  # the deeper of the two climbs until they meet
+                    if depth[nearest] >= depth[consumer]:
+                        nearest = dominator[nearest]
+                    else:
+                        consumer = dominator[consumer]
+            dominator[i], depth[i] = nearest, depth[nearest] + 1
+        return dominator
+
+    def _count_crossings(self) -> list[int]:
+        """For each node, how many edges leave the set that it dominates."""
+        # An edge leaves the sets of all nodes from its consumer up to, without, the dominator of
+        # what it consumes: +1 and -1 there, then sums over the dominator tree.
+        count = [0] * len(self.order)
+        for i in range(1, len(self.order)):
+            for consumer, _ in self._consumers[i]:
+                count[consumer] += 1
+                count[self._dominator[i]] -= 1
+        for i in range(len(self.order) - 1, 0, -1):
+            count[self._dominator[i]] += count[i]
+        return count
+
+
+def leaves_behind(tensor: torch.Tensor) -> set[int]:
+    """Ids of the leaf tensors that a tensor depends on.
+
+    Args:
+        tensor: any tensor.
+
+    Returns:
+        The ids; empty where the tensor needs no gradient.
+    """
+    leaves, seen = set(), {tensor.grad_fn}
+    waiting = [] if tensor.grad_fn is None else [tensor.grad_fn]
+    while waiting:
+        for source, _ in waiting.pop().next_functions:
+            if source is None or source in seen:
+                continue
+            seen.add(source)
+            if hasattr(source, "variable"):
+                leaves.add(id(source.variable))
+            else:
+                waiting.append(source)
+    return leaves
+
+
+def _topological_order(root: Node) -> list[Node]:
+    waiting: dict[Node, int] = {root: 0}  # consumers not yet placed
+    stack = [root]
+    while stack:
+        for source, _ in stack.pop().next_functions:
+            if source is None or hasattr(source, "variable"):
+                continue
+            if source not in waiting:
+                waiting[source] = 0
+                stack.append(source)
+            waiting[source] += 1
+    order, ready = [], [root]
+    while ready:
+        node = ready.pop()
+        order.append(node)
+        for source, _ in node.next_functions:
+            if source in waiting:
+                waiting[source] -= 1
+                if not waiting[source]:
+                    ready.append(source)
+    return order

@@ -1,0 +1,308 @@
+"""Estimators that cut the graph at taps and hand every block its credit at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fdfa.engine.credit import join_credit, seal
+from fdfa.engine.cut import CutModel, CutPass
+from fdfa.engine.differences import central_difference
+from fdfa.engine.distributed import agreed, process_rank
+from fdfa.engine.estimator import Estimator
+from fdfa.engine.feedback import FeedbackMaps, Start, full_precision
+from fdfa.engine.lessons import Lesson
+from fdfa.engine.outputs import output_tensor, replace_output
+from fdfa.engine.probes import Probe, generator_for
+from fdfa.engine.selection import TapSpec, wanted_modules
+from fdfa.engine.structure import (
+    check_cut,
+    check_supported,
+    fingerprint,
+    refuse_compiled,
+    signature,
+)
+from fdfa.engine.taps import TapPlan, plan_taps
+from fdfa.errors import ConfigError, unknown_name
+
+__all__ = ["TappedEstimator"]
+
+_STARTS = ("zero", "kaiming-uniform", "uniform")
+_CUTS_KEPT = 256
+_CHECKED_EVERY = 16  # passes: a structure that changes at equal shapes is noticed by then
+
+
+@dataclasses.dataclass
+class _Cut:
+    """The model cut for one structure: as it runs on ordinary steps, and on those that probe."""
+
+    plan: TapPlan
+    plain: CutModel
+    probing: CutModel | None  # None where nothing probes, or by finite differences
+    passes: int = 0
+
+
+class TappedEstimator(Estimator):
+    """Cuts the forward pass at taps.
+
+    The output error then reaches every block through one feedback map a tap.
+
+    A method says how its maps start, how it probes, and in :meth:`teach` what a probe teaches them.
+
+    Args:
+        model: any module.
+        taps: ``"auto"``, names of modules, a module type, or a predicate ``(name, module) ->
+            bool``; ``[]`` cuts nowhere, which is backpropagation.
+        depth: with ``"auto"``, blocks of this many weight layers, counted from the input.
+        sample_dims: number of leading dimensions that count samples; 2 shares one map among the
+            positions of (N, T, ...).
+        output: which entry of the model's return value is the output.
+        seed: of the method's own random numbers.
+        feedback_size_limit: bytes; a larger map is refused before it is allocated.
+        start: how feedback maps start.
+        probe: how the method probes; None if it never does.
+
+    Attributes:
+        feedback: the maps, one a tap, made on the first forward pass.
+
+    Raises:
+        ConfigError: if an option is out of range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        taps: TapSpec,
+        depth: int,
+        sample_dims: int,
+        output: str | int | None,
+        seed: int | None,
+        feedback_size_limit: int,
+        start: Start,
+        probe: Probe | None = None,
+    ) -> None:
+        super().__init__(model, output=output, seed=seed)
+        if isinstance(sample_dims, bool) or not isinstance(sample_dims, int) or sample_dims < 1:
+            raise ConfigError(
+                f"sample_dims={sample_dims!r}: at least one dimension counts samples. Pass 1 for"
+                " (N, ...)."
+            )
+        if start not in _STARTS:
+            raise ConfigError(unknown_name("start", str(start), _STARTS))
+        wanted_modules(model, taps, depth)  # a wrong name is said now, not at the first pass
+        refuse_compiled(model)
+        self.taps = taps
+        self.depth = depth
+        self.sample_dims = sample_dims
+        self.probe = probe
+        self.feedback = FeedbackMaps(start=start, size_limit=feedback_size_limit)
+        self._cuts: dict[Any, _Cut] = {}
+        self._seed_agreed = False
+        self._compile_options: dict[str, Any] | None = None
+
+    def teach(self, lesson: Lesson) -> None:
+        """Let the feedback maps learn from a probe, once, after its pass has given its credits.
+
+        Args:
+            lesson: what the probe measured.
+        """
+
+    def plan(self, *args: Any, **kwargs: Any) -> TapPlan:
+        """Where this learner cuts for inputs like these.
+
+        Found on the first of their kind, with the feedback maps made.
+
+        Args:
+            *args: positional arguments of the model.
+            **kwargs: keyword arguments of the model.
+
+        Returns:
+            The taps and blocks.
+
+        Raises:
+            UnsupportedModelError: if the model cannot be cut as asked.
+        """
+        return self._cut(args, kwargs).plan
+
+    def compile(self, **options: Any) -> None:
+        """Compile the cut forward pass with ``torch.compile``; probes are still drawn outside it.
+
+        Args:
+            **options: of ``torch.compile``.
+        """
+        self._compile_options = options
+        self._cuts.clear()
+
+    def learning_forward(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """One forward pass, cut at the taps; probes where one is due.
+
+        Args:
+            args: positional arguments of the model.
+            kwargs: keyword arguments of the model.
+
+        Returns:
+            What the model returns, its output joined to the taps.
+        """
+        cut = self._cut(args, kwargs)
+        plan = cut.plan
+        noises = self._perturbations(plan, self.take_step())
+        if noises is None:
+            run = cut.plain.run(args, kwargs)
+            derivative = None
+        elif cut.probing is None:
+            derivative = self._central_difference(plan, args, kwargs, noises)
+            run = cut.plain.run(args, kwargs)
+        else:
+            run = cut.probing.run(args, kwargs, noises)
+            derivative = run.derivative
+        if not plan.taps:
+            return run.returned
+        if cut.passes % _CHECKED_EVERY == 0 and self._compile_options is None:
+            check_cut(self.model, plan, run.output, run.taps)
+        cut.passes += 1
+        lesson = None
+        if noises is not None and derivative is not None:
+            d, *p = (_matrix(tensor, self.sample_dims) for tensor in (derivative, *noises))
+            lesson = Lesson(plan.taps, d.to(p[0].dtype), p)
+        y = self._join(plan, run, lesson)
+        gradients = iter(plan.other_gradients)
+        return replace_output(
+            run.returned,
+            name=self.output,
+            new=y,
+            seal=lambda tensor: seal(tensor, y) if next(gradients, True) else tensor,
+        )
+
+    def _join(self, plan: TapPlan, run: CutPass, lesson: Lesson | None) -> Tensor:
+        dtypes = [tap.dtype for tap in run.taps]
+
+        def credit(number: int, e: Tensor) -> Tensor:
+            tap = plan.taps[number]
+            with full_precision(e.device):
+                g = self.feedback[tap].forward(_matrix(e, self.sample_dims))  # (N, |h|)
+            return g.view(tap.shape).to(dtypes[number])
+
+        def learn() -> None:
+            if lesson is not None:
+                with full_precision(lesson.derivative.device):
+                    self.teach(lesson)
+
+        taps = {tap.name: tensor for tap, tensor in zip(plan.taps, run.taps, strict=True)}
+        return join_credit(run.output, taps, credit=credit, learn=learn)
+
+    def _cut(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Cut:
+        """The model cut for inputs like these, from memory where they were met before."""
+        key = (signature(args), signature(kwargs), fingerprint(self.model))
+        if key not in self._cuts:
+            if len(self._cuts) >= _CUTS_KEPT:
+                self._cuts.clear()
+            self._cuts[key] = self._make_cut(args, kwargs)
+        return self._cuts[key]
+
+    def _make_cut(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Cut:
+        refuse_compiled(self.model)
+        plan = plan_taps(
+            self.model,
+            args,
+            kwargs,
+            taps=self.taps,
+            depth=self.depth,
+            sample_dims=self.sample_dims,
+            output=self.output,
+        )
+        by_forward_ad = self.probe is not None and self.probe.derivative == "forward-ad"
+        check_supported(self.model, plan, by_forward_ad=by_forward_ad)
+        self._make_maps(plan)
+
+        def cut_model(*, probing: bool) -> CutModel:
+            return CutModel(
+                self.model,
+                plan,
+                find_output=self._output_of,
+                probing=probing,
+                compile_options=self._compile_options,
+            )
+
+        return _Cut(
+            plan, cut_model(probing=False), cut_model(probing=True) if by_forward_ad else None
+        )
+
+    def _perturbations(self, plan: TapPlan, step: int) -> list[Tensor] | None:
+        if self.probe is None or not plan.taps or not self.probe.due(step):
+            return None
+        return self.probe.draw(
+            [tap.shape for tap in plan.taps],
+            [self.feedback[tap].weight.dtype for tap in plan.taps],
+            [tap.device for tap in plan.taps],
+            self.seed,
+            step,
+            process_rank(),
+        )
+
+    def _central_difference(
+        self,
+        plan: TapPlan,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        noises: Sequence[Tensor],
+    ) -> Tensor:
+        return central_difference(
+            self.model,
+            plan,
+            args,
+            kwargs,
+            find_output=self._output_of,
+            noises=noises,
+            step=None if self.probe is None else self.probe.difference_step,
+        )
+
+    def _output_of(self, returned: Any) -> Tensor:
+        return output_tensor(returned, name=self.output, sample_dims=self.sample_dims)
+
+    def _make_maps(self, plan: TapPlan) -> None:
+        outputs = math.prod(plan.output_shape[self.sample_dims :])
+        like = next(self.model.parameters())
+        if not self._seed_agreed:  # once: later structures may be met by one process alone
+            self.seed, self._seed_agreed = agreed(self.seed, like.device), True
+        for tap in plan.taps:
+            self.feedback.ensure(
+                tap,
+                outputs=outputs,
+                units=math.prod(tap.shape[self.sample_dims :]),
+                like=torch.empty(0, dtype=like.dtype, device=tap.device),
+                generator=generator_for(tap.device, self.seed, zlib.crc32(tap.name.encode())),
+            )
+
+    def state_conflicts(self, state: Mapping[str, Any]) -> list[str]:
+        """Adds the feedback maps to what must fit."""
+        return super().state_conflicts(state) + self.feedback.conflicts(_feedback_entries(state))
+
+    def prepare_to_load(self, state: Mapping[str, Any]) -> None:
+        """Make exactly the maps that the state brings.
+
+        A state from before the first forward pass brings none.
+        """
+        self.feedback.adopt(_feedback_entries(state), next(self.model.parameters()))
+        self._cuts.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cuts": {}}
+
+
+def _matrix(tensor: Tensor, sample_dims: int) -> Tensor:
+    """Samples by components."""
+    if tensor.dim() == 2 and sample_dims == 1:
+        return tensor
+    return tensor.reshape(math.prod(tensor.shape[:sample_dims]), -1)
+
+
+def _feedback_entries(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    prefix = "feedback."
+    return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}

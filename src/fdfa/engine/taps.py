@@ -1,0 +1,214 @@
+"""Where the graph is cut, and what lies between the cuts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Container, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from fdfa.engine.discovery import Candidate, Recording, record
+from fdfa.engine.graph import Node
+from fdfa.engine.selection import (
+    TapSpec,
+    automatic_cuts,
+    explicit_cuts,
+    name_of_taps,
+    wanted_modules,
+)
+from fdfa.errors import UnsupportedModelError
+
+__all__ = ["Tap", "TapPlan", "parameter_names", "plan_taps"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tap:
+    """One place where the forward pass is cut.
+
+    Attributes:
+        name: unique, and the name of its feedback map: ``"fc1"``, ``"fc2:input"``, ``"fc1#2"`` for
+            a second call.
+        module: dotted name of the module at whose output or input the cut lies.
+        kind: which of the two.
+        call: 0 for the module's first call in a forward pass.
+        shape: of the tensor, sample dimensions included.
+        device: of the tensor.
+        receives: whether a perturbation of another tap arrives here.
+    """
+
+    name: str
+    module: str
+    kind: Literal["output", "input"]
+    call: int
+    shape: tuple[int, ...]
+    device: torch.device
+    receives: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class TapPlan:
+    """The taps of one structure of a model, in the order in which a forward pass meets them.
+
+    Attributes:
+        taps: the cuts.
+        chain: whether each tap lies behind the next one, so that nothing passes a tap by.
+        blocks: names of the parameters of each block; block l ends at tap l, the last one at the
+            output.
+        weight_layers: names of the weight layers of each block.
+        output_shape: of the model's output.
+        attention: whether the pass may hold scaled dot product attention.
+        other_gradients: for every other tensor that the model returns, whether it needs a gradient.
+        checkpoints: modules that ran inside ``torch.utils.checkpoint``, with a number for the
+            region, in order.
+    """
+
+    taps: tuple[Tap, ...]
+    chain: bool
+    blocks: tuple[tuple[str, ...], ...]
+    weight_layers: tuple[tuple[str, ...], ...]
+    output_shape: tuple[int, ...]
+    attention: bool
+    checkpoints: tuple[tuple[str, int], ...]
+    other_gradients: tuple[bool, ...]
+
+
+def plan_taps(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    taps: TapSpec = "auto",
+    depth: int = 1,
+    sample_dims: int = 1,
+    output: str | int | None = None,
+) -> TapPlan:
+    """Find the taps by one uncut forward pass that leaves the model's state as it was.
+
+    Args:
+        model: any module.
+        args: positional arguments of the pass.
+        kwargs: keyword arguments of the pass.
+        taps: ``"auto"``; names of modules whose outputs are cut; a module type; or a predicate
+            ``(name, module)``.
+        depth: with ``"auto"``, join this many blocks into one, counted from the input.
+        sample_dims: number of leading dimensions that count samples, in taps as in the output.
+        output: names the output in what the model returns.
+
+    Returns:
+        The plan for this structure.
+
+    Raises:
+        ConfigError: if a name is unknown or ``depth`` goes with explicit taps.
+        UnsupportedModelError: with every problem found: a path around a tap, a parameter that no
+            block reaches, no taps.
+    """
+    wanted = wanted_modules(model, taps, depth)
+    recording = record(model, args, kwargs, output=output, sample_dims=sample_dims)
+    problems = _unreached_parameters(model, recording)
+    samples = recording.output_shape[:sample_dims]
+    if wanted is None:
+        cuts = automatic_cuts(recording, samples, depth)
+        if not cuts and depth == 1:
+            problems.append(
+                "no tap was found: between the input and the output there is no tensor (N, ...)"
+                " after a weight layer through which every path passes and that another weight"
+                " layer follows. Name taps by hand, or pass taps=[] to train the whole model as one"
+                " block (that is backpropagation)."
+            )
+    else:
+        by_name = isinstance(taps, (str, Sequence))
+        cuts, faults = explicit_cuts(recording, samples, wanted, by_name=by_name)
+        problems += faults
+        if not cuts and not problems and not (by_name and not wanted):
+            problems.append(
+                f"taps={name_of_taps(taps)} gives no tap: no module that runs after the first"
+                " trainable parameter and before the output matches. Name others, or pass taps=[]"
+                " to train the whole model as one block (that is backpropagation)."
+            )
+    if problems:
+        raise UnsupportedModelError(problems)
+    return _plan(model, cuts, recording)
+
+
+def _unreached_parameters(model: nn.Module, recording: Recording) -> list[str]:
+    """Modules that ran in vain: trainable parameters, but no path to the output."""
+    reached = {id(leaf) for _, leaf in recording.graph.leaves}
+    reentrant = any(
+        type(node).__name__ == "CheckpointFunctionBackward" for node in recording.graph.order
+    )
+    problems = []
+    for name, module in model.named_modules():
+        made = recording.calls.returned.get(name)
+        if made is None or any(node in recording.graph.place for node in made):
+            continue  # not run, or its result counts: what it does not use now, it need not
+        for key, parameter in module.named_parameters(prefix=name, recurse=False):
+            if parameter.requires_grad and id(parameter) not in reached:
+                remedy = (
+                    "it ran inside torch.utils.checkpoint(use_reentrant=True), whose graph hides"
+                    " it. Pass use_reentrant=False"
+                    if reentrant
+                    else (
+                        "the output does not depend on it, or a detach() or no_grad() lies between."
+                        " Freeze it with requires_grad_(False), or mend the path"
+                    )
+                )
+                problems.append(
+                    f"no block reaches parameter '{key}' of {type(module).__name__} although it"
+                    f" ran: {remedy}."
+                )
+    return problems
+
+
+def _plan(model: nn.Module, cuts: Sequence[Candidate], recording: Recording) -> TapPlan:
+    graph = recording.graph
+    masks = graph.ancestor_masks([cut.node for cut in cuts])
+    taps, seen = [], 0
+    chain = True
+    for cut in cuts:
+        own, behind = masks[cut.node]
+        chain &= seen & ~behind == 0
+        seen |= own
+        where = ":input" if cut.kind == "input" else ""
+        name = cut.module + where + (f"#{cut.call + 1}" if cut.call else "")
+        taps.append(
+            Tap(name, cut.module, cut.kind, cut.call, cut.shape, cut.device, receives=behind != own)
+        )
+    region = graph.regions({cut.node: i for i, cut in enumerate(cuts)})
+    blocks = [
+        {id(leaf) for place, leaf in graph.leaves if region[place] == i}
+        for i in (*range(len(cuts)), -1)
+    ]
+    layers: list[list[str]] = [[] for _ in blocks]
+    for name, nodes in recording.calls.weight_calls:
+        for i in sorted({region[graph.place[node]] for node in nodes if node in graph.place}):
+            layers[i].append(name)
+    return TapPlan(
+        taps=tuple(taps),
+        chain=chain,
+        blocks=tuple(parameter_names(model, block) for block in blocks),
+        weight_layers=tuple(map(tuple, layers)),
+        output_shape=recording.output_shape,
+        attention=any(_may_attend(node) for node in graph.order),
+        checkpoints=tuple(recording.calls.checkpoints),
+        other_gradients=recording.other_gradients,
+    )
+
+
+def _may_attend(node: Node) -> bool:
+    name = type(node).__name__
+    return "ScaledDotProduct" in name or "oftmax" in name
+
+
+def parameter_names(model: nn.Module, leaves: Container[int]) -> tuple[str, ...]:
+    """Names of the parameters among these leaves of an autograd graph.
+
+    Args:
+        model: the user's model.
+        leaves: ids of tensors.
+
+    Returns:
+        The names, in the model's order.
+    """
+    return tuple(name for name, parameter in model.named_parameters() if id(parameter) in leaves)

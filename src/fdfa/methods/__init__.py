@@ -1,0 +1,133 @@
+"""Every learning rule by name: one file a method, one line here."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+from torch import nn
+
+from fdfa.engine.estimator import Estimator
+from fdfa.errors import ConfigError, unknown_name
+from fdfa.methods.backpropagation import Backpropagation
+from fdfa.methods.dfa import DFA
+from fdfa.methods.fdfa import FDFA
+
+__all__ = ["DFA", "FDFA", "Backpropagation", "Method", "methods", "wrap"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What there is to know of a method before using it.
+
+    Attributes:
+        name: for :func:`wrap` and the command line.
+        estimator: the class.
+        summary: one line.
+        source: the paper.
+        weight_transport_free: no feedback path reads a forward weight.
+        backward_pass_free: no error travels backwards through the network.
+        probes: it perturbs the forward pass.
+        extra_state: what it keeps beside the weights; K outputs, n_l units of tap l, m_l inputs of
+            layer l.
+        products: matrix products a layer and step, a forward pass counting one; s is the share of
+            steps that probe.
+    """
+
+    name: str
+    estimator: type[Estimator]
+    summary: str
+    source: str
+    weight_transport_free: bool
+    backward_pass_free: bool
+    probes: bool
+    extra_state: str
+    products: str
+
+    def options(self) -> dict[str, Any]:
+        """The keyword options of the estimator with their defaults."""
+        parameters = inspect.signature(self.estimator).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+_REGISTRY = (
+    Method(
+        "backpropagation",
+        Backpropagation,
+        "the exact gradient, by a backward pass through the whole network",
+        "Rumelhart, Hinton & Williams 1986",
+        weight_transport_free=False,
+        backward_pass_free=False,
+        probes=False,
+        extra_state="none",
+        products="3",
+    ),
+    Method(
+        "dfa",
+        DFA,
+        "fixed random connections carry the output error to every block",
+        "Nokland 2016, arXiv:1609.01596",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=False,
+        extra_state="K n_l a tap",
+        products="2",
+    ),
+    Method(
+        "fdfa",
+        FDFA,
+        "direct connections that forward-mode probes teach the mean Jacobian",
+        "Bacho & Chu 2024, arXiv:2212.07282",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=True,
+        extra_state="K n_l a tap",
+        products="2 + s",
+    ),
+)
+
+
+def methods() -> dict[str, Method]:
+    """Every method by name, in the order of the documentation.
+
+    Returns:
+        Name to description.
+
+    Example:
+        >>> list(methods())
+        ['backpropagation', 'dfa', 'fdfa']
+    """
+    return {method.name: method for method in _REGISTRY}
+
+
+def wrap(method: str, model: nn.Module, **options: Any) -> Estimator:
+    """Wrap a model by a method's name.
+
+    Args:
+        method: a name of :func:`methods`.
+        model: any module.
+        **options: of the method's class.
+
+    Returns:
+        The estimator.
+
+    Raises:
+        ConfigError: if the method or an option is unknown; the text lists the valid ones and the
+            nearest.
+
+    Example:
+        >>> wrap(
+        ...     "dfa",
+        ...     torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1)),
+        ... ).method
+        'dfa'
+    """
+    known = methods()
+    if method not in known:
+        raise ConfigError(unknown_name("method", method, list(known)))
+    valid = known[method].options()
+    for option in options:
+        if option not in valid:
+            raise ConfigError(f"method {method!r}: " + unknown_name("option", option, list(valid)))
+    return known[method].estimator(model, **options)

@@ -1,0 +1,269 @@
+"""What a learner would do to a network, before any training: taps, blocks, costs, obstacles."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fdfa.engine.estimator import Estimator
+from fdfa.engine.intercept import untouched_state
+from fdfa.engine.outputs import output_tensor
+from fdfa.engine.probes import Probe
+from fdfa.engine.tapped import TappedEstimator
+from fdfa.engine.taps import Tap, TapPlan
+from fdfa.errors import ProbeError
+from fdfa.studies.explanation import BlockFacts, Explanation, Memory, TapFacts
+from fdfa.studies.products import LayerCall, LayerProducts, Products, recorded_calls
+
+__all__ = ["explain"]
+
+
+def explain(learner: Estimator, *example_inputs: Any) -> Explanation:
+    """Say what a learner would do to its network for inputs like these; nothing is trained.
+
+    Everything runs on copies; the learner stays as it is.
+
+    Args:
+        learner: an estimator of any method.
+        *example_inputs: a batch, of the size that training will use.
+
+    Returns:
+        Taps, blocks, costs, and what a probe cannot pass.
+
+    Raises:
+        UnsupportedModelError: if the network cannot be cut as asked, with all problems found.
+
+    Example:
+        >>> import fdfa
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> found = explain(fdfa.DFA(model), torch.ones(16, 4))
+        >>> found.taps[0].name, found.taps[0].feedback_shape, found.obstacles
+        ('1', (2, 8), ())
+    """
+    twin = copy.deepcopy(learner).train()
+    with torch.enable_grad(), untouched_state(twin):
+        uncut = _run(twin.model, example_inputs)
+        if isinstance(twin, TappedEstimator):
+            return _explain_cut(twin, uncut, example_inputs)
+        output = output_tensor(uncut.returned, name=twin.output, sample_dims=1)
+        return _explain_uncut(twin, uncut, tuple(output.shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pass:
+    """One forward pass: the weight layers called, what came back, bytes that autograd keeps."""
+
+    calls: list[LayerCall]
+    returned: Any
+    kept: int
+
+
+def _run(model: nn.Module, inputs: tuple[Any, ...]) -> _Pass:
+    weights = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor  # it stays alive with the graph, so that no address is used twice
+
+    with (
+        recorded_calls(model) as calls,
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+    ):
+        returned = model(*inputs)
+    return _Pass(calls, returned, sum(kept.values()))
+
+
+def _explain_uncut(learner: Estimator, uncut: _Pass, output_shape: tuple[int, ...]) -> Explanation:
+    """One block from the input to the output."""
+    layers = _layers(uncut.calls, tangents={})
+    block = BlockFacts(
+        ends_at="output",
+        weight_layers=tuple(layer.name for layer in layers),
+        parameters=sum(p.numel() for p in learner.parameters() if p.requires_grad),
+    )
+    return Explanation(
+        method=learner.method,
+        samples=output_shape[0],
+        output_shape=output_shape,
+        taps=(),
+        blocks=(block,),
+        products=Products(layers, 0, 0, 0.0, _backpropagation(uncut)),
+        memory=_memory(learner, activations=uncut.kept, feedback=0, probe=0),
+        probe_every=None,
+        obstacles=(),
+    )
+
+
+def _explain_cut(learner: TappedEstimator, uncut: _Pass, inputs: tuple[Any, ...]) -> Explanation:
+    plan = learner.plan(*inputs)
+    taps = tuple(_tap_facts(learner, tap) for tap in plan.taps)
+    probe = learner.probe if taps else None
+    with _tapped(learner.model, plan, Tensor.detach):
+        cut = _run(learner.model, inputs)
+    obstacles = _try_probe(learner, probe, inputs)
+    blocks = _block_facts(learner, plan)
+    memory = _memory(
+        learner,
+        activations=cut.kept,
+        feedback=sum(tap.feedback_bytes for tap in taps),
+        probe=_probe_bytes(probe, plan),
+    )
+    tangents = _tangents(learner, probe, plan, inputs)
+    samples = math.prod(plan.output_shape[: learner.sample_dims])
+    through_maps = samples * sum(math.prod(tap.feedback_shape) for tap in taps)
+    innovates = getattr(learner, "feedback_update", None) == "innovation"
+    return Explanation(
+        method=learner.method,
+        samples=samples,
+        output_shape=plan.output_shape,
+        taps=taps,
+        blocks=blocks,
+        products=Products(
+            layers=_layers(cut.calls, tangents),
+            credit=through_maps,
+            # innovation also asks the maps what they foresee: p B^T
+            teaching=0 if probe is None else through_maps * (2 if innovates else 1),
+            probing_share=0.0 if probe is None else 1 / probe.every,
+            backpropagation=_backpropagation(uncut),
+        ),
+        memory=memory,
+        probe_every=None if probe is None else probe.every,
+        obstacles=obstacles,
+    )
+
+
+def _tap_facts(learner: TappedEstimator, tap: Tap) -> TapFacts:
+    weight = learner.feedback[tap].weight
+    outputs, units = weight.shape
+    return TapFacts(
+        name=tap.name,
+        module_type=type(learner.model.get_submodule(tap.module)).__name__,
+        shape=tap.shape,
+        units=units,
+        feedback_shape=(outputs, units),
+        feedback_bytes=weight.nbytes,
+    )
+
+
+def _block_facts(learner: Estimator, plan: TapPlan) -> tuple[BlockFacts, ...]:
+    sizes = {name: p.numel() for name, p in learner.model.named_parameters() if p.requires_grad}
+    ends = [*(tap.name for tap in plan.taps), "output"]
+    return tuple(
+        BlockFacts(end, layers, sum(sizes.get(name, 0) for name in parameters))
+        for end, layers, parameters in zip(ends, plan.weight_layers, plan.blocks, strict=True)
+    )
+
+
+@contextlib.contextmanager
+def _tapped(model: nn.Module, plan: TapPlan, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Put ``change(h)`` in the place of every tapped tensor h while the plain model runs."""
+    handles = []
+    for tap in plan.taps:
+        calls = itertools.count()
+
+        def at_input(
+            module: nn.Module, args: Any, tap: Tap = tap, calls: Iterator[int] = calls
+        ) -> Any:
+            return (change(args[0]), *args[1:]) if next(calls) == tap.call else None
+
+        def at_output(
+            module: nn.Module, args: Any, h: Any, tap: Tap = tap, calls: Iterator[int] = calls
+        ) -> Any:
+            return change(h) if next(calls) == tap.call else None
+
+        module = model.get_submodule(tap.module)
+        if tap.kind == "input":
+            handles.append(module.register_forward_pre_hook(at_input))
+        else:
+            handles.append(module.register_forward_hook(at_output))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _try_probe(
+    learner: TappedEstimator, probe: Probe | None, inputs: tuple[Any, ...]
+) -> tuple[str, ...]:
+    """What stops a probe, if anything does."""
+    if probe is None:
+        return ()
+    learner.probe = dataclasses.replace(probe, every=1)
+    try:
+        learner(*inputs)
+    except ProbeError as error:
+        return (str(error),)
+    return ()
+
+
+def _tangents(
+    learner: TappedEstimator, probe: Probe | None, plan: TapPlan, inputs: tuple[Any, ...]
+) -> dict[str, int]:
+    """Multiply-adds of a probe by layer."""
+    if probe is None:
+        return {}
+    # With frozen weights a tensor needs a gradient exactly where it depends on a tap.
+    learner.model.requires_grad_(False)
+    # The copy is for what works in place, which torch allows on no leaf.
+    with _tapped(learner.model, plan, lambda h: h.detach().requires_grad_().clone()):
+        calls = _run(learner.model, inputs).calls
+    tangents: dict[str, int] = {}
+    for call in calls:
+        if probe.derivative == "finite-difference":
+            passes = 2  # two more passes through everything
+        else:
+            passes = 1 if call.input_needs_gradient else 0
+        tangents[call.name] = tangents.get(call.name, 0) + passes * call.forward
+    return tangents
+
+
+def _layers(calls: Sequence[LayerCall], tangents: dict[str, int]) -> tuple[LayerProducts, ...]:
+    """The calls of each layer together."""
+    names = dict.fromkeys(call.name for call in calls)
+    grouped = {name: [call for call in calls if call.name == name] for name in names}
+    return tuple(
+        LayerProducts(
+            name=name,
+            forward=sum(call.forward for call in group),
+            weight_gradient=sum(call.weight_gradient for call in group),
+            input_gradient=sum(call.input_gradient for call in group),
+            tangent=tangents.get(name, 0),
+        )
+        for name, group in grouped.items()
+    )
+
+
+def _backpropagation(uncut: _Pass) -> int:
+    return sum(c.forward + c.weight_gradient + c.input_gradient for c in uncut.calls)
+
+
+def _memory(learner: Estimator, *, activations: int, feedback: int, probe: int) -> Memory:
+    model = learner.model
+    return Memory(
+        parameters=sum(t.nbytes for t in (*model.parameters(), *model.buffers())),
+        gradients=sum(p.nbytes for p in model.parameters() if p.requires_grad),
+        activations=activations,
+        feedback=feedback,
+        probe=probe,
+    )
+
+
+def _probe_bytes(probe: Probe | None, plan: TapPlan) -> int:
+    """Perturbations of all taps, and two tangents of the largest one."""
+    if probe is None:
+        return 0
+    sizes = [4 * math.prod(tap.shape) for tap in plan.taps]
+    drawn = sum(sizes) // (32 if probe.noise == "rademacher" else 1)
+    return drawn + 2 * max(sizes)

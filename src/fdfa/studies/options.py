@@ -1,0 +1,280 @@
+"""Options given as text (``feedback_rate=0.05``), turned into what a signature asks for."""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fdfa.errors import ConfigError, unknown_name
+from fdfa.methods import methods
+
+__all__ = [
+    "assignments",
+    "method_options",
+    "options_by_method",
+    "resolved_options",
+    "seeded",
+    "typed_options",
+]
+
+
+def assignments(texts: Sequence[str]) -> dict[str, str]:
+    """Take ``NAME=VALUE`` texts apart.
+
+    Args:
+        texts: as they stand on a command line.
+
+    Returns:
+        Name to value, both still text. Hyphens in names count as underscores.
+
+    Raises:
+        ConfigError: if one has no ``=``, or a name comes twice.
+
+    Example:
+        >>> assignments(["feedback-rate=0.05", "noise=normal"])
+        {'feedback_rate': '0.05', 'noise': 'normal'}
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or not name:
+            raise ConfigError(f"option {text!r} is not of the form NAME=VALUE, as in depth=2.")
+        if name in found:
+            raise ConfigError(f"option {name!r} is given twice. Give it once.")
+        found[name] = value.strip()
+    return found
+
+
+def method_options(method: str, texts: Mapping[str, str]) -> dict[str, Any]:
+    """Options of a method from text, checked against its signature.
+
+    Args:
+        method: a name of ``fdfa.methods()``.
+        texts: option to value, as text.
+
+    Returns:
+        Keyword arguments for ``fdfa.wrap``.
+
+    Raises:
+        ConfigError: if the method or an option is unknown, or a value is not of its type.
+
+    Example:
+        >>> method_options("fdfa", {"feedback_rate": "0.05", "taps": "relu1,relu2"})
+        {'feedback_rate': 0.05, 'taps': ('relu1', 'relu2')}
+    """
+    valid = list(resolved_options(method, {}))
+    function = methods()[method].estimator.__init__
+    return typed_options(texts, function, valid=valid, owner=f"method {method!r}")
+
+
+def options_by_method(chosen: Sequence[str], texts: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Options of several methods from text, each named after its method: ``fdfa.probe_every=4``.
+
+    Args:
+        chosen: methods that take part.
+        texts: ``method.option`` to value, as text.
+
+    Returns:
+        For each method that has options, its keyword arguments.
+
+    Raises:
+        ConfigError: if an option has no method, one that does not take part, or a bad value.
+
+    Example:
+        >>> options_by_method(["dfa", "fdfa"], {"fdfa.probe_every": "4"})
+        {'fdfa': {'probe_every': 4}}
+    """
+    grouped: dict[str, dict[str, str]] = {}
+    for name, value in texts.items():
+        method, dot, option = name.rpartition(".")
+        if not dot:
+            raise ConfigError(
+                f"option {name!r} does not say which method it is for. Write "
+                f"METHOD.{name}={value}, with a method of {', '.join(chosen)}."
+            )
+        if method not in chosen:
+            raise ConfigError(f"option {name!r}: {unknown_name('method', method, chosen)}")
+        grouped.setdefault(method, {})[option] = value
+    return {method: method_options(method, given) for method, given in grouped.items()}
+
+
+def resolved_options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a method with every default in place.
+
+    Args:
+        method: a name of ``fdfa.methods()``.
+        given: the options that were chosen.
+
+    Returns:
+        All options.
+
+    Raises:
+        ConfigError: if the method or an option is unknown.
+
+    Example:
+        >>> resolved_options("backpropagation", {"seed": 3})
+        {'output': None, 'seed': 3}
+    """
+    known = methods()
+    if method not in known:
+        raise ConfigError(unknown_name("method", method, list(known)))
+    defaults = known[method].options()
+    for name in given:
+        if name not in defaults:
+            raise ConfigError(f"method {method!r}: {unknown_name('option', name, list(defaults))}")
+    return {**defaults, **given}
+
+
+def seeded(options: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The same options with the run's seed, unless they name one of their own.
+
+    Args:
+        options: with every default in place.
+        seed: of the run.
+
+    Returns:
+        Keyword arguments for ``fdfa.wrap``.
+
+    Example:
+        >>> seeded({"output": None, "seed": None}, 7)
+        {'output': None, 'seed': 7}
+    """
+    return {**options, "seed": seed if options["seed"] is None else options["seed"]}
+
+
+def typed_options(
+    texts: Mapping[str, str],
+    function: Callable[..., Any],
+    *,
+    valid: Sequence[str],
+    owner: str,
+) -> dict[str, Any]:
+    """Options from text, each turned into the type that a function's signature gives it.
+
+    Args:
+        texts: option to value, as text.
+        function: whose annotations say the types; without one a value is read as JSON, else text.
+        valid: names that may be given.
+        owner: of the options, for error texts.
+
+    Returns:
+        Option to value.
+
+    Raises:
+        ConfigError: if an option is unknown, or a value is not of its type.
+
+    Example:
+        >>> def factory(width: int, *, batch_norm: bool = True) -> None: ...
+        >>> valid = ["width", "batch_norm"]
+        >>> typed_options({"batch_norm": "no"}, factory, valid=valid, owner="model 'mine'")
+        {'batch_norm': False}
+    """
+    hints = _hints(function)
+    result = {}
+    for name, text in texts.items():
+        if name not in valid:
+            raise ConfigError(f"{owner}: {unknown_name('option', name, valid)}")
+        kinds = _alternatives(hints.get(name, Any))
+        for kind in kinds:
+            try:
+                result[name] = _read(kind, text)
+                break
+            except ValueError:
+                continue
+        else:
+            raise ConfigError(f"{owner}: option {name} takes {_wording(kinds)}, not {text!r}.")
+    return result
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    # Of a class, get_type_hints would give the attributes.
+    takes_options = vars(function).get("__init__") if isinstance(function, type) else function
+    try:
+        return typing.get_type_hints(takes_options)
+    except (NameError, TypeError):  # annotations that cannot be resolved here, or none at all
+        return {}
+
+
+def _alternatives(hint: Any) -> list[Any]:
+    """The types that a value may have, those that accept fewest texts first."""
+    members = (
+        typing.get_args(hint)
+        if typing.get_origin(hint) in (typing.Union, types.UnionType)
+        else [hint]
+    )
+    return sorted(members, key=lambda kind: _ORDER.get(_plain(kind), len(_ORDER)))
+
+
+def _plain(kind: Any) -> Any:
+    return typing.get_origin(kind) or kind
+
+
+_ORDER = {
+    kind: place
+    for place, kind in enumerate(
+        (type(None), typing.Literal, bool, int, float, collections.abc.Sequence, tuple, list, str)
+    )
+}
+_SWITCH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+def _read(kind: Any, text: str) -> Any:
+    """The value of this type that the text stands for; ValueError if there is none."""
+    plain = _plain(kind)
+    if plain is type(None):
+        if text.lower() != "none":
+            raise ValueError
+        return None
+    if plain is typing.Literal:
+        matching = [value for value in typing.get_args(kind) if str(value) == text]
+        if not matching:
+            raise ValueError
+        return matching[0]
+    if plain is bool:
+        if text.lower() not in _SWITCH:
+            raise ValueError
+        return _SWITCH[text.lower()]
+    if plain in (int, float, str):
+        return plain(text)
+    if plain in (collections.abc.Sequence, tuple, list):
+        if text == "[]":
+            return ()
+        if "," not in text:
+            raise ValueError
+        return tuple(part.strip() for part in text.strip("[]").split(",") if part.strip())
+    if kind is Any or kind is inspect.Parameter.empty:
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            return text
+    raise ValueError  # classes and functions cannot be written as text
+
+
+def _wording(kinds: Sequence[Any]) -> str:
+    """What may be given, in words."""
+    words = []
+    for kind in kinds:
+        plain = _plain(kind)
+        if plain is typing.Literal:
+            words += [str(value) for value in typing.get_args(kind)]
+        elif plain in _WORDS:
+            words.append(_WORDS[plain])
+    if not words:
+        return "a value that cannot be written as text (use Python)"
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+_WORDS = {
+    type(None): "none",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    collections.abc.Sequence: "names with commas between",
+}

@@ -1,0 +1,89 @@
+"""Time of a training step relative to backpropagation's, measured turn by turn in one process."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+from torch.nn import functional as F
+
+from fdfa.engine.estimator import Estimator
+from fdfa.training import Examples
+
+__all__ = ["StepTime", "step_times"]
+
+# Many short turns, not few long ones: on a busy machine a long turn is always interrupted, a short
+# one mostly not, so that the median sees none of it.
+_ENOUGH_SECONDS = 1.0
+_MOST_ROUNDS = 400
+_FEWEST_ROUNDS = 10
+_WARM_UP_ROUNDS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class StepTime:
+    """Time of one step: forward and backward pass, without the optimiser.
+
+    Attributes:
+        seconds: median over the rounds.
+        ratio: median over the rounds of the time relative to the reference in the same round.
+        rounds: how many there were.
+    """
+
+    seconds: float
+    ratio: float
+    rounds: int
+
+
+def step_times(
+    learners: Mapping[str, Estimator], batch: Examples, *, reference: str, rounds: int = 20
+) -> dict[str, StepTime]:
+    """Let every learner take its turn in every round; a busy moment hits all alike.
+
+    A turn is one probing period, so that a learner that probes one step in k is charged for its
+    share of probes. The learners themselves are left as they are.
+
+    Args:
+        learners: by name.
+        batch: one batch, the same for all.
+        reference: name of the learner that counts as 1.
+        rounds: at least so many, and at least 10; more while they take under a second together.
+
+    Returns:
+        Name to time.
+    """
+    runners = {name: copy.deepcopy(learner).train() for name, learner in learners.items()}
+    for _ in range(_WARM_UP_ROUNDS):
+        for learner in runners.values():
+            _turn(learner, batch)
+    taken: dict[str, list[float]] = {name: [] for name in runners}
+    order = list(runners)
+    least, started, done = max(rounds, _FEWEST_ROUNDS), time.perf_counter(), 0
+    while done < least or (done < _MOST_ROUNDS and time.perf_counter() - started < _ENOUGH_SECONDS):
+        order = order[1:] + order[:1]  # no learner is always the first, whose caches are cold
+        for name in order:
+            taken[name].append(_turn(runners[name], batch))
+        done += 1
+    return {
+        name: StepTime(statistics.median(times), _median_ratio(times, taken[reference]), done)
+        for name, times in taken.items()
+    }
+
+
+def _median_ratio(times: Sequence[float], reference: Sequence[float]) -> float:
+    return statistics.median(t / r for t, r in zip(times, reference, strict=True))
+
+
+def _turn(learner: nn.Module, batch: Examples) -> float:
+    """Seconds a step, over one probing period."""
+    steps = getattr(getattr(learner, "probe", None), "every", 1)
+    started = time.perf_counter()
+    for _ in range(steps):
+        for parameter in learner.parameters():
+            parameter.grad = None
+        F.cross_entropy(learner(batch.inputs), batch.labels).backward()  # type: ignore[no-untyped-call]
+    return (time.perf_counter() - started) / steps

@@ -1,0 +1,251 @@
+"""What is learned, and by which network: a data set and a model by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+import fdfa.data
+import fdfa.models
+from fdfa.data.dataset import Dataset
+from fdfa.engine.intercept import untouched_state
+from fdfa.errors import ConfigError, unknown_name
+from fdfa.studies.options import typed_options
+
+__all__ = ["Task", "build_network", "load_data", "model_options", "resolved", "typed"]
+
+# 64 inputs do not need the 800 units that the network has for MNIST.
+_DEFAULTS: Mapping[tuple[str, str], Mapping[str, Any]] = MappingProxyType(
+    {("digits", "fully-connected"): MappingProxyType({"width": 256})}
+)
+_FROM_DATA = ("inputs", "image", "classes")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is learned, and by which network.
+
+    Attributes:
+        data: name of the data set: digits, mnist or fashion-mnist.
+        data_dir: folder with the data set's files; default: $FDFA_DATA. digits needs none.
+        model: fully-connected, convolutional, alexnet, lenet or resnet20; or
+            package.module:factory for a network of your own.
+        model_options: options of the network, as in width=512 depth=3.
+
+    Example:
+        >>> Task(data="digits", model_options={"depth": 1}).model
+        'fully-connected'
+    """
+
+    data: str = "digits"
+    data_dir: str | None = None
+    model: str = "fully-connected"
+    model_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def resolved(task: Task) -> Task:
+    """The same task with the name of its network in one spelling and every default of it in place.
+
+    Args:
+        task: as the user gave it.
+
+    Returns:
+        What belongs into ``config.json``.
+
+    Raises:
+        ConfigError: if the network or an option of it is unknown.
+
+    Example:
+        >>> dict(resolved(Task(model="fully_connected")).model_options)
+        {'width': 256, 'depth': 2, 'batch_norm': True}
+    """
+    name = _spelling(task.model)
+    given = {**_DEFAULTS.get((task.data, name), {}), **task.model_options}
+    valid = _valid_options(name)
+    for option in given:
+        if option not in valid:
+            raise ConfigError(f"model {name!r}: {unknown_name('option', option, list(valid))}")
+    defaults = {key: value for key, value in valid.items() if value is not inspect.Parameter.empty}
+    return dataclasses.replace(task, model=name, model_options={**defaults, **given})
+
+
+def model_options(model: str, texts: Mapping[str, str]) -> dict[str, Any]:
+    """Options of a network from text, checked against its factory's signature.
+
+    Args:
+        model: name of a network, or ``package.module:factory``.
+        texts: option to value, as text.
+
+    Returns:
+        Keyword arguments for the factory.
+
+    Raises:
+        ConfigError: if the network or an option is unknown, or a value is not of its type.
+
+    Example:
+        >>> model_options("fully-connected", {"width": "32", "batch_norm": "no"})
+        {'width': 32, 'batch_norm': False}
+    """
+    name = _spelling(model)
+    valid = list(_valid_options(name))
+    return typed_options(texts, _factory(name), valid=valid, owner=f"model {name!r}")
+
+
+def typed(task: Task) -> Task:
+    """The same task with its network's options turned from text into what they stand for.
+
+    Args:
+        task: as a command line gives it.
+
+    Returns:
+        What Python would have been given.
+
+    Raises:
+        ConfigError: as :func:`model_options`.
+
+    Example:
+        >>> typed(Task(model_options={"width": "32"})).model_options
+        {'width': 32}
+    """
+    return dataclasses.replace(task, model_options=model_options(task.model, task.model_options))
+
+
+def load_data(task: Task) -> Dataset:
+    """The data set of a task.
+
+    Args:
+        task: names it.
+
+    Returns:
+        The data set, whole in memory.
+    """
+    return fdfa.data.load(task.data, directory=task.data_dir)
+
+
+def build_network(task: Task, data: Dataset, *, seed: int) -> nn.Module:
+    """The network of a task with the weights that belong to a seed; it is tried on two examples.
+
+    Args:
+        task: names it.
+        data: says the sizes of inputs and outputs.
+        seed: of the weights. Torch's own random numbers are as before afterwards.
+
+    Returns:
+        The network, in training mode.
+
+    Raises:
+        ConfigError: if there is no such network, or it does not fit the data.
+
+    Example:
+        >>> task = Task(model_options={"width": 8, "depth": 1})
+        >>> build_network(task, load_data(task), seed=0).output
+        Linear(in_features=8, out_features=10, bias=True)
+    """
+    task = resolved(task)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if ":" in task.model:
+            network = _build_own(task, data)
+        else:
+            network = fdfa.models.build(
+                task.model, image=data.image, classes=data.classes, **task.model_options
+            )
+    network.train()
+    _try(network, task, data)
+    return network
+
+
+def _spelling(name: str) -> str:
+    return name if ":" in name else name.replace("_", "-")
+
+
+def _factory(name: str) -> Callable[..., Any]:
+    if ":" in name:
+        return _import(name)
+    if name not in fdfa.models.names():
+        known = ", or package.module:factory for a network of your own"
+        raise ConfigError(
+            unknown_name("model", name, fdfa.models.names()).rstrip(".") + f"{known}."
+        )
+    factory: Callable[..., Any] = getattr(fdfa.models, name.replace("-", "_"))
+    return factory
+
+
+def _import(name: str) -> Callable[..., Any]:
+    """The factory behind ``package.module:factory``."""
+    module_name, _, attribute = name.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except Exception as error:
+        raise ConfigError(
+            f"model {name!r} cannot be imported ({type(error).__name__}: {error}). Write "
+            "package.module:factory, and start where Python finds the package."
+        ) from error
+    if isinstance(factory, nn.Module) or not callable(factory):
+        raise ConfigError(
+            f"model {name!r} is an object of type {type(factory).__name__}, not a function that "
+            "builds a network: every run needs fresh weights. Name a function or a class."
+        )
+    result: Callable[..., Any] = factory
+    return result
+
+
+def _valid_options(name: str) -> dict[str, Any]:
+    """What a factory takes besides the sizes that follow from the data, with the defaults."""
+    parameters = inspect.signature(_factory(name)).parameters.values()
+    return {
+        p.name: p.default
+        for p in parameters
+        if p.name not in _FROM_DATA and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+    }
+
+
+def _build_own(task: Task, data: Dataset) -> nn.Module:
+    """The user's network; its factory is told the sizes that it has parameters for."""
+    factory = _import(task.model)
+    sizes = {"inputs": data.train_inputs[0].numel(), "image": data.image, "classes": data.classes}
+    wanted = inspect.signature(factory).parameters
+    told = {name: size for name, size in sizes.items() if name in wanted}
+    try:
+        network = factory(**told, **task.model_options)
+    except Exception as error:
+        raise ConfigError(
+            f"model {task.model!r} cannot be built ({type(error).__name__}: {error})."
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise ConfigError(
+            f"model {task.model!r} gave an object of type {type(network).__name__}, not a "
+            "torch.nn.Module. Return the network from the factory."
+        )
+    return network
+
+
+def _try(network: nn.Module, task: Task, data: Dataset) -> None:
+    """Run the network on two examples: a bad size is found before any training."""
+    examples = data.train_inputs[:2]
+    expected = (len(examples), data.classes)
+    try:
+        with torch.no_grad(), untouched_state(network):
+            network.eval()
+            outputs = network(examples)
+    except Exception as error:
+        raise ConfigError(
+            f"model {task.model!r} cannot run on inputs of shape {tuple(examples.shape)} of data "
+            f"set {task.data!r} ({type(error).__name__}: {error})."
+        ) from error
+    finally:
+        network.train()
+    shape = tuple(getattr(outputs, "shape", ()))
+    if shape != expected:
+        raise ConfigError(
+            f"model {task.model!r} returns {shape or type(outputs).__name__} for "
+            f"{len(examples)} examples of data set {task.data!r}; it must return one output for "
+            f"each class, {expected}."
+        )

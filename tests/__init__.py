@@ -1,0 +1,1 @@
+"""Tests of fdfa, grouped by what decides whether the answer is right."""

@@ -1,0 +1,22 @@
+"""The contract's tests run over the registry: all that a test does is name one of three arguments.
+
+``case``: every method in every case; ``first_case``: every method in its first case, where the
+cases of a method cannot differ; ``info``: every method's record.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.methods import CASES, METHODS
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Spreads the registry over the tests, so that none can forget a method."""
+    if "case" in metafunc.fixturenames:
+        metafunc.parametrize("case", CASES, ids=str)
+    if "first_case" in metafunc.fixturenames:
+        first = [next(case for case in CASES if case.info is info) for info in METHODS]
+        metafunc.parametrize("first_case", first, ids=str)
+    if "info" in metafunc.fixturenames:
+        metafunc.parametrize("info", METHODS, ids=lambda info: info.name)

@@ -1,0 +1,68 @@
+"""The test records and the library's registry agree, and constructors refuse what they must."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+import fdfa
+from fdfa.errors import ConfigError
+from tests.contract.networks import batch, dense
+from tests.contract.steps import assert_same_bits, backward, gradients
+from tests.methods import METHODS, Case, ErrorInput, MethodInfo
+
+
+def test_records_and_registry_name_the_same_methods() -> None:
+    assert [info.name for info in METHODS] == list(fdfa.methods())
+
+
+def test_record_and_registry_agree_on_probing(info: MethodInfo) -> None:
+    assert info.probes == fdfa.methods()[info.name].probes
+
+
+def test_class_knows_its_registered_name(info: MethodInfo) -> None:
+    assert fdfa.methods()[info.name].estimator.method == info.name
+
+
+def test_case_overrides_only_options_that_exist(case: Case) -> None:
+    assert case.options.keys() <= fdfa.methods()[case.info.name].options().keys()
+
+
+def test_wrap_builds_what_the_class_builds(case: Case) -> None:
+    """A ``wrap`` that dropped or renamed an option would train another rule."""
+    by_name = case.wrap(dense())
+    by_class = fdfa.methods()[case.info.name].estimator(dense(), seed=7, **case.options)
+    assert type(by_name) is type(by_class)
+    for learner in (by_name, by_class):
+        backward(learner, batch(0))
+        backward(learner, batch(1))
+    assert_same_bits(gradients(by_name), gradients(by_class))
+
+
+def _id(value: object) -> str | None:
+    return str(dict(value.options)) if isinstance(value, ErrorInput) else None
+
+
+@pytest.mark.parametrize(
+    ("method", "wrong"),
+    [(info.name, wrong) for info in METHODS for wrong in info.error_inputs],
+    ids=_id,
+)
+def test_constructor_refuses(method: str, wrong: ErrorInput) -> None:
+    """When the learner is made, not when it is first called."""
+    with pytest.raises(wrong.error, match=re.compile(wrong.text, re.DOTALL)):
+        fdfa.wrap(method, dense(), **wrong.options)
+
+
+@pytest.mark.parametrize("name", ["FDFA", "fdf", "backprop", ""])
+def test_unknown_method_lists_the_valid_ones(name: str) -> None:
+    with pytest.raises(ConfigError, match="Valid methods: backpropagation, dfa, fdfa"):
+        fdfa.wrap(name, dense())
+
+
+@pytest.mark.parametrize("model", [type(dense()), lambda x: x, None, "mlp"])
+def test_constructor_refuses_what_is_no_module(info: MethodInfo, model: Any) -> None:
+    with pytest.raises(TypeError, match=r"pass an instance|not a torch\.nn\.Module"):
+        fdfa.wrap(info.name, model)
