@@ -65,6 +65,16 @@ def test_taps_steps_ranks_and_seeds_are_independent(noise: str) -> None:
 
 
 @pytest.mark.parametrize("noise", NOISES)
+def test_taps_of_different_dtypes_are_independent(noise: str) -> None:
+    """Drawn by generators of their own, as taps on different devices are: not of the same seed."""
+    shape = (100, 200)
+    single, double = Probe(noise=noise).draw(
+        [shape, shape], [torch.float32, torch.float64], [CPU, CPU], 1, 2
+    )
+    assert abs((single.double() * double).mean().item()) < 5 / math.sqrt(single.numel())
+
+
+@pytest.mark.parametrize("noise", NOISES)
 def test_successive_steps_are_uncorrelated_in_time(noise: str) -> None:
     """One unit over 4,000 steps: the mean and the lag-one product vanish as 1 / sqrt(steps)."""
     series = torch.stack([draw(noise, (1, 3), 42, step, 0)[0][0] for step in range(4000)])

@@ -1,28 +1,31 @@
 """The one autograd node between the network and the loss: the output error arrives, credits leave.
 
 Autograd receives ``(e, g_1, ..., g_L)`` for ``(y, h_1, ..., h_L)`` and runs the derivatives of all
-blocks, each independent of the others. A credit is worked out when its block is about to run, and
-let go of behind it: all of them at once would stand beside all activations.
+blocks, each independent of the others.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fdfa.errors import FDFAError, UnsupportedModelError
+from fdfa.errors import FDFAError
 
 __all__ = ["join_credit", "seal"]
+
+# Bytes. Larger credits, all at once, would stand in memory beside all activations; so each is
+# worked out when its block is about to run. For smaller ones that would cost more than it saves.
+_AT_ONCE = 2**20
 
 
 def join_credit(
     y: Tensor,
-    taps: Mapping[str, Tensor],
+    taps: Sequence[Tensor],
     *,
     credit: Callable[[int, Tensor], Tensor],
     learn: Callable[[], None] | None = None,
@@ -31,69 +34,56 @@ def join_credit(
 
     Args:
         y: the model's output (N, K, ...).
-        taps: the tapped activations by name.
+        taps: the tapped activations.
         credit: from a tap's number and e, of y's shape, to g, of the tap's shape and dtype.
         learn: called once for this pass, when its first backward pass has run through all blocks.
 
     Returns:
         A tensor equal to y.
     """
-    arrived = _Arrived(learn)
-    for number, (name, tap) in enumerate(taps.items()):
-        if not tap.requires_grad:  # its block holds no parameter
-            continue
-        # the hook runs just before the tap's block; it holds no tapped tensor, hence no graph
-        hook = functools.partial(arrived.pay, name, credit, number)
-        tap.register_hook(hook)  # type: ignore[no-untyped-call]
-    joined: Tensor = _Credit.apply(arrived, y, *taps.values())  # type: ignore[no-untyped-call]
+    arrival = _Arrival(credit, learn)
+    if sum(tap.nbytes for tap in taps) > _AT_ONCE:
+        arrival.one_by_one = True
+        for number, tap in enumerate(taps):
+            if tap.requires_grad:  # else its block holds no parameter
+                # the hook runs just before the block; it holds no tapped tensor, hence no graph
+                hook = functools.partial(arrival.pay, number)
+                tap.register_hook(hook)  # type: ignore[no-untyped-call]
+    joined: Tensor = _Credit.apply(arrival, y, *taps)  # type: ignore[no-untyped-call]
     return joined
 
 
-class _Arrived:
+class _Arrival:
     """The output error of one pass, from its arrival until the last block has run."""
 
-    def __init__(self, learn: Callable[[], None] | None) -> None:
-        self.error: Tensor | None = None
+    def __init__(
+        self, credit: Callable[[int, Tensor], Tensor], learn: Callable[[], None] | None
+    ) -> None:
+        self.credit = credit
+        self.one_by_one = False
         self._learn = learn
+        self._error: Tensor | None = None
 
     def take(self, error: Tensor) -> None:
-        self.error = error
+        self._error = error if self.one_by_one else None
         # not now: the credits are to come from the maps as they were before this pass
         torch.autograd.Variable._execution_engine.queue_callback(self._finish)
 
-    def pay(
-        self,
-        name: str,
-        credit: Callable[[int, Tensor], Tensor],
-        number: int,
-        placeholder: Tensor,
-    ) -> Tensor:
-        if self.error is None:
-            return placeholder
-        if any(placeholder.stride()) and _is_dense(placeholder):  # something was added to it
-            raise UnsupportedModelError(
-                f"a path bypasses tap '{name}': in this pass something uses the tapped tensor that"
-                " did not when the taps were found (a skip connection that comes and goes?). Name"
-                " taps that every path passes, with taps=[...]."
-            )
-        return credit(number, self.error)
+    def pay(self, number: int, placeholder: Tensor) -> Tensor:
+        return placeholder if self._error is None else self.credit(number, self._error)
 
     @torch.no_grad()
     def _finish(self) -> None:
-        self.error = None
+        self._error = None
         learn, self._learn = self._learn, None
         if learn is not None:
             learn()
 
 
-def _is_dense(tensor: Tensor) -> bool:
-    return any(s > 1 and stride for s, stride in zip(tensor.shape, tensor.stride(), strict=True))
-
-
 class _Credit(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, arrived: _Arrived, y: Tensor, *taps: Tensor) -> Tensor:
-        ctx.arrived = arrived
+    def forward(ctx: Any, arrival: _Arrival, y: Tensor, *taps: Tensor) -> Tensor:
+        ctx.arrival = arrival
         ctx.like = [(tap.shape, tap.dtype, tap.device) for tap in taps]
         ctx.set_materialize_grads(False)
         return y.detach()  # not a view: the user may change it in place
@@ -103,7 +93,9 @@ class _Credit(torch.autograd.Function):
     def backward(ctx: Any, e: Tensor | None) -> Any:
         if e is None:
             return (None,) * (2 + len(ctx.like))
-        ctx.arrived.take(e)
+        ctx.arrival.take(e)
+        if not ctx.arrival.one_by_one:
+            return (None, e, *(ctx.arrival.credit(i, e) for i in range(len(ctx.like))))
         places = [
             torch.zeros((), dtype=dtype, device=device).expand(shape)  # a place, no memory
             for shape, dtype, device in ctx.like

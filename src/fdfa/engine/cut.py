@@ -33,6 +33,7 @@ class CutPass:
         returned: the model's return value.
         output: the output tensor (N, K, ...) within it.
         taps: the tapped activations, each with the graph of its own block only.
+        nodes: how many autograd nodes the pass made.
         derivative: directional derivative of the output along all perturbations at once, of the
             output's shape; None without a probe.
     """
@@ -40,6 +41,7 @@ class CutPass:
     returned: Any
     output: Tensor
     taps: list[Tensor]
+    nodes: int
     derivative: Tensor | None
 
 
@@ -99,6 +101,7 @@ class CutModel:
         self._noises = {
             tap.name: noise for tap, noise in zip(self._plan.taps, noises, strict=False)
         }
+        first = torch._C._autograd._get_sequence_nr()
         try:
             with self._at_taps:
                 if self._probing:
@@ -108,7 +111,8 @@ class CutModel:
                         raise ProbeError(_lost("the output"))
                 else:
                     returned, y, d = self._forward(args, kwargs)
-            return CutPass(returned, y, self._taps, d)
+            nodes = torch._C._autograd._get_sequence_nr() - first
+            return CutPass(returned, y, self._taps, nodes, d)
         finally:
             self._taps, self._noises = [], {}
 

@@ -86,11 +86,12 @@ class Probe:
         """
         sizes = [math.prod(shape) for shape in shapes]
         kinds = list(zip(dtypes, devices, strict=True))
+        generators = {device: generator_for(device, *seeds) for device in dict.fromkeys(devices)}
         streams = {}
         for kind in dict.fromkeys(kinds):  # all taps of one kind are drawn by one call
             dtype, device = kind
             wanted = [size for size, other in zip(sizes, kinds, strict=True) if other == kind]
-            drawn = _DRAWS[self.noise](sum(wanted), dtype, generator_for(device, *seeds))
+            drawn = _DRAWS[self.noise](sum(wanted), dtype, generators[device])
             streams[kind] = iter(torch.split(drawn, wanted))
         return [next(streams[kind]).view(*shape) for kind, shape in zip(kinds, shapes, strict=True)]
 

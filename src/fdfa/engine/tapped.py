@@ -35,7 +35,7 @@ __all__ = ["TappedEstimator"]
 
 _STARTS = ("zero", "kaiming-uniform", "uniform")
 _CUTS_KEPT = 256
-_CHECKED_EVERY = 16  # passes: a structure that changes at equal shapes is noticed by then
+_CHECKED_EVERY = 16  # passes, where none has made another number of autograd nodes
 
 
 @dataclasses.dataclass
@@ -46,6 +46,9 @@ class _Cut:
     plain: CutModel
     probing: CutModel | None  # None where nothing probes, or by finite differences
     passes: int = 0
+    nodes: dict[bool, int] = dataclasses.field(
+        default_factory=dict
+    )  # of the last plain/probing pass
 
 
 class TappedEstimator(Estimator):
@@ -164,9 +167,7 @@ class TappedEstimator(Estimator):
             derivative = run.derivative
         if not plan.taps:
             return run.returned
-        if cut.passes % _CHECKED_EVERY == 0 and self._compile_options is None:
-            check_cut(self.model, plan, run.output, run.taps)
-        cut.passes += 1
+        self._check(cut, run)
         lesson = None
         if noises is not None and derivative is not None:
             d, *p = (_matrix(tensor, self.sample_dims) for tensor in (derivative, *noises))
@@ -179,6 +180,14 @@ class TappedEstimator(Estimator):
             new=y,
             seal=lambda tensor: seal(tensor, y) if next(gradients, True) else tensor,
         )
+
+    def _check(self, cut: _Cut, run: CutPass) -> None:
+        """Check that the cuts part the blocks, whenever a pass is not like the one before."""
+        changed = cut.nodes.get(run.derivative is None) != run.nodes
+        if (changed or cut.passes % _CHECKED_EVERY == 0) and self._compile_options is None:
+            check_cut(self.model, cut.plan, run.output, run.taps)
+        cut.nodes[run.derivative is None] = run.nodes
+        cut.passes += 1
 
     def _join(self, plan: TapPlan, run: CutPass, lesson: Lesson | None) -> Tensor:
         dtypes = [tap.dtype for tap in run.taps]
@@ -194,8 +203,7 @@ class TappedEstimator(Estimator):
                 with full_precision(lesson.derivative.device):
                     self.teach(lesson)
 
-        taps = {tap.name: tensor for tap, tensor in zip(plan.taps, run.taps, strict=True)}
-        return join_credit(run.output, taps, credit=credit, learn=learn)
+        return join_credit(run.output, run.taps, credit=credit, learn=learn)
 
     def _cut(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Cut:
         """The model cut for inputs like these, from memory where they were met before."""
