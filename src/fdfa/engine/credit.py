@@ -65,7 +65,10 @@ class _Arrival:
         self._error: Tensor | None = None
 
     def take(self, error: Tensor) -> None:
-        self._error = error if self.one_by_one else None
+        if self.one_by_one:
+            self._error = error
+        elif self._learn is None:
+            return
         # not now: the credits are to come from the maps as they were before this pass
         torch.autograd.Variable._execution_engine.queue_callback(self._finish)
 
@@ -84,7 +87,9 @@ class _Credit(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, arrival: _Arrival, y: Tensor, *taps: Tensor) -> Tensor:
         ctx.arrival = arrival
-        ctx.like = [(tap.shape, tap.dtype, tap.device) for tap in taps]
+        ctx.taps = len(taps)
+        if arrival.one_by_one:
+            ctx.like = [(tap.shape, tap.dtype, tap.device) for tap in taps]
         ctx.set_materialize_grads(False)
         return y.detach()  # not a view: the user may change it in place
 
@@ -92,10 +97,10 @@ class _Credit(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, e: Tensor | None) -> Any:
         if e is None:
-            return (None,) * (2 + len(ctx.like))
+            return (None,) * (2 + ctx.taps)
         ctx.arrival.take(e)
         if not ctx.arrival.one_by_one:
-            return (None, e, *(ctx.arrival.credit(i, e) for i in range(len(ctx.like))))
+            return (None, e, *(ctx.arrival.credit(i, e) for i in range(ctx.taps)))
         places = [
             torch.zeros((), dtype=dtype, device=device).expand(shape)  # a place, no memory
             for shape, dtype, device in ctx.like

@@ -86,7 +86,8 @@ class Probe:
         """
         sizes = [math.prod(shape) for shape in shapes]
         kinds = list(zip(dtypes, devices, strict=True))
-        generators = {device: generator_for(device, *seeds) for device in dict.fromkeys(devices)}
+        places = enumerate(dict.fromkeys(devices))  # no two devices draw the same numbers
+        generators = {device: generator_for(device, *seeds, n) for n, device in places}
         streams = {}
         for kind in dict.fromkeys(kinds):  # all taps of one kind are drawn by one call
             dtype, device = kind

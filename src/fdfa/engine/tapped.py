@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import zlib
 from collections.abc import Mapping, Sequence
@@ -198,12 +199,12 @@ class TappedEstimator(Estimator):
                 g = self.feedback[tap].forward(_matrix(e, self.sample_dims))  # (N, |h|)
             return g.view(tap.shape).to(dtypes[number])
 
-        def learn() -> None:
-            if lesson is not None:
-                with full_precision(lesson.derivative.device):
-                    self.teach(lesson)
+        def learn(lesson: Lesson) -> None:
+            with full_precision(lesson.derivative.device):
+                self.teach(lesson)
 
-        return join_credit(run.output, run.taps, credit=credit, learn=learn)
+        once = None if lesson is None else functools.partial(learn, lesson)
+        return join_credit(run.output, run.taps, credit=credit, learn=once)
 
     def _cut(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Cut:
         """The model cut for inputs like these, from memory where they were met before."""
