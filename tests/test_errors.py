@@ -16,6 +16,7 @@ FAMILY = {
     errors.ConfigError: ValueError,
     errors.DataError: ValueError,
     errors.DistributedError: RuntimeError,
+    errors.NonFiniteLossError: ArithmeticError,
 }
 
 

@@ -24,6 +24,7 @@ import fdfa
 from fdfa.errors import ConfigError, FDFAError, unknown_name
 from fdfa.methods import methods
 from fdfa.studies.compare import CompareConfig, StudyInterrupted, compare
+from fdfa.studies.json_values import plain
 from fdfa.studies.options import assignments, method_options, options_by_method
 from fdfa.studies.preview import PreviewConfig, preview
 from fdfa.studies.progress import reported_progress
@@ -36,7 +37,6 @@ from fdfa.studies.report import (
     methods_report,
     training_report,
 )
-from fdfa.studies.run_folder import plain
 from fdfa.studies.runs import Run
 from fdfa.studies.task import resolved, typed
 from fdfa.studies.train import TrainConfig, train
@@ -122,20 +122,19 @@ class Compare(_Kept, CompareConfig):
             task=typed(config.task),
         )
         runs, epochs = len(config.methods) * config.seeds, config.training.epochs
-        interrupted = False
         try:
             with reported_progress(err, runs=runs, epochs=epochs, quiet=self.quiet) as observer:
                 comparison = compare(
                     config, out=self.out, overwrite=self.overwrite, observer=observer
                 )
         except StudyInterrupted as stop:
-            comparison, interrupted = stop.comparison, True
+            comparison = stop.comparison
         if self.json:
             _print_json(comparison.report())
         elif comparison.runs:
             out.print(comparison_report(config, comparison))
             _print_files(out, comparison.files)
-        if interrupted:
+        if not comparison.complete:
             err.print(f"Interrupted: {len(comparison.runs)} of {runs} runs were finished.")
             return 130
         return _status(err, comparison.runs)
@@ -226,11 +225,11 @@ def _dispatch(argv: list[str], out: Console, err: Console) -> int:
         return 0
     if argv and not argv[0].startswith("-") and argv[0] not in _COMMANDS:
         raise ConfigError(unknown_name("command", argv[0], list(_COMMANDS)))
+    given = [word.partition("=")[0].replace("_", "-") for word in argv if word.startswith("--")]
     for option in ("--methods", "--options", "--model-options"):
-        if argv.count(option) > 1:
+        if given.count(option) > 1:
             raise ConfigError(
-                f"{option} is given twice, and the first would be lost. Give it once, with all "
-                f"values behind it: {option} A B."
+                f"{option} is given twice: the first would be lost. Give it once: {option} A B."
             )
     # A network of the user's own lies where the user stands, as with `python -m`.
     if os.getcwd() not in sys.path:

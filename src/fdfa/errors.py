@@ -15,6 +15,7 @@ __all__ = [
     "DataError",
     "DistributedError",
     "FDFAError",
+    "NonFiniteLossError",
     "ProbeError",
     "UnsupportedModelError",
     "unknown_name",
@@ -115,6 +116,15 @@ class DistributedError(FDFAError, RuntimeError):
 
     Example:
         >>> isinstance(DistributedError("the ranks disagree"), RuntimeError)
+        True
+    """
+
+
+class NonFiniteLossError(FDFAError, ArithmeticError):
+    """A loss that is infinite or not a number: the training went astray.
+
+    Example:
+        >>> isinstance(NonFiniteLossError("the loss is nan"), ArithmeticError)
         True
     """
 

@@ -151,6 +151,8 @@ MISTAKES = [
     (["compare", "--methods", "fdfb"], "unknown method 'fdfb'. Did you mean 'fdfa'?"),
     (["compare", "--methods"], "nothing to compare"),
     (["compare", "--methods", "dfa", "--methods", "fdfa"], "--methods is given twice"),
+    (["train", "--options", "depth=2", "--options=probe_every=4"], "--options is given twice"),
+    (["train", "--model_options=depth=2", "--model-options", "width=4"], "-options is given twice"),
     (["compare", "--options", "depth=2"], "does not say which method"),
     (["compare", "--options", "depth"], "is not of the form NAME=VALUE"),
     (["compare", "--epochs", "0"], "epochs=0 is not possible"),

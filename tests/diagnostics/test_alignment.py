@@ -87,6 +87,32 @@ def test_nothing_is_left_behind(learned: bool) -> None:
     assert learner.training
 
 
+@pytest.mark.parametrize("learned", [False, True], ids=["fresh", "after a step"])
+@pytest.mark.parametrize("method", ["dfa", "fdfa"])
+def test_one_process_of_several_may_call_it_alone(
+    method: str, learned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any collective would wait for ever for processes that make no such pass."""
+    learner, (x, target) = fdfa.wrap(method, small_network()), batch()
+    if learned:
+        half_squared_error(learner(x), target).backward()
+    expected = alignment(learner, half_squared_error, x, target)
+
+    def collective(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a collective in a pass of one process")
+
+    monkeypatch.setattr("fdfa.engine.distributed.process_count", lambda: 2)
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 0)
+    for name in ("all_reduce", "broadcast", "all_gather", "barrier"):
+        monkeypatch.setattr(f"torch.distributed.{name}", collective)
+
+    found = alignment(learner, half_squared_error, x, target)
+
+    assert found == pytest.approx(expected, rel=1e-12, nan_ok=True)
+    with pytest.raises(AssertionError, match="a collective"):  # the learner itself still speaks
+        half_squared_error(fdfa.wrap(method, small_network())(x), target).backward()
+
+
 def test_no_credit_has_no_direction() -> None:
     """FDFA's feedback starts at zero: its hidden blocks get nothing before the first step."""
     found = alignment(fdfa.FDFA(small_network()), half_squared_error, *batch())

@@ -232,9 +232,13 @@ class Shortcut(nn.Module):
         return self.read(u + h if self.skip else u)
 
 
+@pytest.mark.parametrize("at_once", [0, 2**40])
 @pytest.mark.parametrize("method", ["dfa", "fdfa"])
-def test_a_path_round_a_tap_that_appears_later_is_refused(method: str) -> None:
+def test_a_path_round_a_tap_that_appears_later_is_refused(
+    method: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first block would get its credit and a part of its true gradient, without a word."""
+    monkeypatch.setattr("fdfa.engine.credit._AT_ONCE", at_once)
     model, x = Shortcut(), torch.randn(4, 6)
     learner = fdfa.wrap(method, model)
     learner(x).sum().backward()

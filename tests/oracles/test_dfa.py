@@ -73,6 +73,16 @@ def test_two_layer_closed_form() -> None:
         torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.parametrize("method", [fdfa.DFA, fdfa.FDFA])
+def test_maps_of_a_bfloat16_model_are_float32(method: type) -> None:
+    """An average over thousands of lessons cannot be kept in eight bits."""
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).bfloat16()
+    learner = method(model)
+    classify(learner, torch.randn(9, 4).bfloat16(), torch.randint(3, (9,)))
+    assert learner.feedback["1"].weight.dtype == torch.float32
+    assert model[0].weight.grad.dtype == torch.bfloat16
+
+
 def test_maps_never_move() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
     learner = fdfa.DFA(model)

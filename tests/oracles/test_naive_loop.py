@@ -19,6 +19,12 @@ OPTIMIZERS = {
 }
 
 
+@pytest.fixture(autouse=True, params=[True, False], ids=["all at once", "one by one"])
+def _credits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small credits are worked out together, large ones each when its block is about to run."""
+    monkeypatch.setattr("fdfa.engine.credit._AT_ONCE", 2**40 if request.param else 0)
+
+
 def batches(count: int) -> list[tuple[Tensor, Tensor]]:
     """The last one smaller: a mean over the wrong N would show."""
     sizes = [12] * (count - 1) + [5]

@@ -123,6 +123,23 @@ def test_a_tap_at_a_layers_own_input() -> None:
     }
 
 
+def test_layers_called_by_keyword() -> None:
+    class ByKeyword(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(5, 7), nn.Linear(7, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(input=F.relu(self.first(input=x)))
+
+    found = explain(fdfa.FDFA(ByKeyword()), X)
+    assert [tap.name for tap in found.taps] == ["second:input"]
+    assert counts(found) == {
+        "first": (N * 35, N * 35, 0, 0),
+        "second": (N * 21, N * 21, 0, N * 21),
+    }
+
+
 def test_frozen_layers_cost_no_weight_gradient() -> None:
     model = dense()
     model[2].requires_grad_(False)
@@ -215,6 +232,19 @@ def test_the_report_is_plain_and_holds_the_sums() -> None:
     assert report["products"]["ratio"] == found.products.ratio
     assert report["memory"]["total"] == found.memory.total
     assert report["taps"][0]["feedback_shape"] == [3, 7]
+
+
+def test_a_layer_without_a_tensor_to_multiply() -> None:
+    class Prompt(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.ones(4, 5))
+
+        def forward(self) -> Tensor:
+            return self.table
+
+    (call,) = calls_of(Prompt())
+    assert (call.forward, call.input_gradient) == (0, 0)
 
 
 def calls_of(module: nn.Module, *inputs: Tensor) -> list[LayerCall]:

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from fdfa.errors import ConfigError
-from fdfa.studies.run_folder import RunFolder, checksum, plain
+from fdfa.studies.environment import checksum
+from fdfa.studies.json_values import plain
+from fdfa.studies.run_folder import RunFolder
 from fdfa.training import Score
 
 

@@ -36,6 +36,13 @@ class Module(nn.Module):
 def narrow(classes):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, classes - 1))
 
+def frozen(classes):
+    norm = nn.BatchNorm1d(64).eval()
+    return nn.Sequential(nn.Flatten(), norm, nn.Linear(64, classes))
+
+def asleep(classes):
+    return frozen(classes).eval()
+
 def wrong_size():
     return nn.Linear(3, 10)
 
@@ -98,6 +105,12 @@ class TestOwnNetworks:
         network = build("own_networks:Module")
         assert network.layer.weight.shape == (10, 64)
         assert network.calls == 0, "the trial run left a trace"
+
+    @pytest.mark.parametrize(("model", "norm"), [("frozen", False), ("asleep", True)])
+    def test_what_its_factory_froze_stays_frozen(self, model: str, norm: bool) -> None:
+        """Unless the network as a whole came in eval mode."""
+        network = build(f"own_networks:{model}")
+        assert [module.training for module in network] == [True, norm, True]
 
     def test_options_are_read_by_its_signature(self) -> None:
         assert model_options("own_networks:network", {"width": "3", "bias": "off"}) == {

@@ -187,6 +187,24 @@ def test_evaluate_leaves_modes_and_statistics_alone() -> None:
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("method", ["backpropagation", "fdfa"])
+def test_a_frozen_batch_norm_stays_frozen(method: str) -> None:
+    model = network()
+    learner = fdfa.wrap(method, model)
+    model[1].eval()
+    Trainer(learner, TrainingSettings(epochs=2, batch_size=8)).fit(examples(), examples())
+    assert learner.training
+    assert [module.training for module in model] == [True, False, True, True]
+    assert model[1].num_batches_tracked == 0
+
+
+def test_a_learner_in_eval_mode_is_put_into_training_mode() -> None:
+    learner = fdfa.FDFA(network()).eval()
+    Trainer(learner, TrainingSettings(epochs=2, batch_size=11)).fit(examples(), examples())
+    assert all(module.training for module in learner.modules())
+    assert learner.steps == 4
+
+
 def test_evaluate_restores_modes_after_an_error() -> None:
     model = network()
     with pytest.raises(RuntimeError):

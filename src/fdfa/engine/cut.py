@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,12 +17,15 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fdfa.engine.at_taps import AtTaps
+from fdfa.engine.handover import Handover
 from fdfa.engine.tangents import TangentCarrier
 from fdfa.engine.taps import Tap, TapPlan
 from fdfa.errors import ProbeError
 
 __all__ = ["CutModel", "CutPass"]
 
+# how torch 2.13 says that an operator or a custom function has no forward derivative
+_MISSING_DERIVATIVE = re.compile(r"forward(-mode)? (AD|automatic diff|derivative)|\bjvp\b", re.I)
 _Returned = tuple[Any, Tensor, Tensor | None]
 
 
@@ -70,8 +74,11 @@ class CutModel:
         self._find_output = find_output
         self._probing = probing
         self._carrier = TangentCarrier()
-        visit, carrier = (self._perturb, self._carrier) if probing else (self._cut, None)
-        self._at_taps = AtTaps(model, plan, visit, carrier)
+        self._handover = Handover(model)
+        if probing:
+            self._at_taps = AtTaps(model, plan, self._perturb, self._carrier, self._handover)
+        else:
+            self._at_taps = AtTaps(model, plan, self._cut)
         self._taps: list[Tensor] = []
         self._noises: dict[str, Tensor] = {}
         self._forward = self._forward_with_tangents if probing else self._plain_forward
@@ -130,11 +137,12 @@ class CutModel:
             returned = self._model(*args, **kwargs)
             return returned, *self._carrier.split(self._find_output(returned))
 
-    def _cut(self, tap: Tap, tensor: Tensor, plain: bool = True) -> Tensor:
+    def _cut(self, tap: Tap, tensor: Tensor) -> Tensor:
         self._taps.append(_behind_hooks(tensor))
         return tensor.detach()
 
-    def _perturb(self, tap: Tap, tensor: Tensor, plain: bool) -> Tensor:
+    def _perturb(self, tap: Tap, tensor: Tensor) -> Tensor:
+        plain = self._handover.take()
         primal, tangent = self._carrier.split(tensor)
         if tangent is None and tap.receives:
             raise ProbeError(_lost(f"tap '{tap.name}'"))
@@ -166,7 +174,7 @@ def _probing(model: nn.Module, *, attention: bool) -> Iterator[None]:
         raise
     except (NotImplementedError, RuntimeError) as error:
         text = str(error)
-        if "forward" not in text or not any(word in text for word in ("AD", "jvp", "derivative")):
+        if not _MISSING_DERIVATIVE.search(text):
             raise
         name = _innermost_module(model, error)
         raise ProbeError(

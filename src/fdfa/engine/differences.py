@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fdfa.engine.at_taps import AtTaps
 from fdfa.engine.intercept import untouched_state
 from fdfa.engine.taps import Tap, TapPlan
+from fdfa.errors import ProbeError
 
 __all__ = ["central_difference"]
 
@@ -48,10 +49,13 @@ def central_difference(
 
     Returns:
         d, of the output's shape.
+
+    Raises:
+        ProbeError: if the model is narrower than float32.
     """
 
     def output_at(distance: float) -> Tensor:
-        def move(tap: Tap, tensor: Tensor, plain: bool) -> Tensor:
+        def move(tap: Tap, tensor: Tensor) -> Tensor:
             return tensor.add(noise_of[tap.name].to(tensor.dtype), alpha=distance)
 
         with torch.no_grad(), untouched_state(model), contextlib.ExitStack() as stack:
@@ -60,6 +64,12 @@ def central_difference(
             with AtTaps(model, plan, move):
                 return find_output(model(*args, **kwargs))
 
+    if any(p.is_floating_point() and p.dtype.itemsize < 4 for p in model.parameters()):
+        raise ProbeError(
+            "finite differences need float32 or wider, and the model is narrower: they would be"
+            " differences of rounding errors. Keep the model in float32 under autocast, or pass"
+            " probe='forward-ad'."
+        )
     noise_of = {tap.name: noise for tap, noise in zip(plan.taps, noises, strict=True)}
     if step is None:
         double = any(parameter.dtype == torch.float64 for parameter in model.parameters())

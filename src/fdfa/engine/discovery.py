@@ -11,10 +11,11 @@ from torch import nn
 
 from fdfa.engine.graph import AutogradGraph, Node
 from fdfa.engine.intercept import Forward, Interception, untouched_state
-from fdfa.engine.outputs import output_tensor, replace_output
+from fdfa.engine.outputs import map_tensors, output_tensor
+from fdfa.engine.saved_tensors import checkpoint_region
 from fdfa.errors import UnsupportedModelError
 
-__all__ = ["Calls", "Candidate", "Recording", "checkpoint_region", "record", "single_tensor"]
+__all__ = ["Calls", "Candidate", "Recording", "record", "single_tensor"]
 
 
 Source = tuple[Node, int]  # a node and which of its results
@@ -127,10 +128,11 @@ def record(
     other_gradients: list[bool] = []
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
-        other_gradients.append(tensor.requires_grad)
+        if tensor is not y:
+            other_gradients.append(tensor.requires_grad)
         return tensor
 
-    replace_output(returned, name=output, new=y, seal=note)
+    map_tensors(returned, note)
     return Recording(recorder.calls, AutogradGraph(y), tuple(y.shape), tuple(other_gradients))
 
 
@@ -233,18 +235,6 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     if isinstance(value, (tuple, list)):
         return [tensor for entry in value for tensor in _tensors(entry)]
     return []
-
-
-def checkpoint_region() -> int | None:
-    """The ``torch.utils.checkpoint`` call that swallows saved tensors now.
-
-    Returns:
-        A number for it; None outside of one.
-    """
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
-    if hooks is None or hooks[0].__module__ != "torch.utils.checkpoint":
-        return None
-    return id(hooks[0])
 
 
 def _forget(tensor: torch.Tensor) -> None:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import abc
 import json
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
-from fdfa.engine.discovery import checkpoint_region
 from fdfa.engine.distributed import refuse_wrapped
+from fdfa.engine.outputs import map_tensors
+from fdfa.engine.saved_tensors import checkpoint_region
 from fdfa.errors import CheckpointError, UnsupportedModelError
 
 __all__ = ["Estimator"]
@@ -77,13 +78,8 @@ class Estimator(nn.Module, abc.ABC):
         """
         if not (self.training and torch.is_grad_enabled()):
             return self.model(*args, **kwargs)
-        for value in (*args, *kwargs.values()):
-            if isinstance(value, Tensor) and value.dim() and not value.shape[0]:
-                raise ValueError(
-                    f"the batch is empty: an input has shape {tuple(value.shape)}. A mean over no"
-                    " samples has no gradient; leave empty batches out (drop_last, or a check"
-                    " before the call)."
-                )
+        if any(isinstance(x, Tensor) and 0 in x.shape[:1] for x in (*args, *kwargs.values())):
+            _refuse_empty((args, kwargs))
         return _learn(self, args, kwargs)
 
     @abc.abstractmethod
@@ -132,64 +128,69 @@ class Estimator(nn.Module, abc.ABC):
         values = _parse_extra_state(state)
         self.seed, self.steps = values["seed"], values["steps"]
 
-    def _load_from_state_dict(
-        self,
-        state_dict: Mapping[str, Any],
-        prefix: str,
-        local_metadata: Any,
-        strict: bool,
-        *rest: Any,
-    ) -> None:
-        """Look at everything first: a state that does not fit changes nothing."""
-        mine = {
-            key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)
-        }
-        problems = []
-        if "_extra_state" in mine:
-            saved = _parse_extra_state(mine["_extra_state"])
-            if saved["method"] != self.method:
-                problems.append(
-                    f"it was saved by method '{saved['method']}', and this is '{self.method}'."
-                )
-            if strict:
-                own = {key for key in mine if not key.startswith(("model.", "_extra_state"))}
-                problems += [f"'{key}' is missing." for key in sorted({*saved["own"]} - own)]
-                problems += [f"'{key}' is unknown here." for key in sorted(own - {*saved["own"]})]
-        elif strict:
-            problems.append("'_extra_state' is missing: method, seed and step counter.")
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load what :meth:`state_dict` gave; a state that does not fit changes nothing.
+
+        Args:
+            state_dict: of a learner of the same method and model.
+            strict: whether every entry must be there, and no other.
+            assign: as in PyTorch.
+
+        Returns:
+            Missing and unexpected keys, as in PyTorch.
+
+        Raises:
+            CheckpointError: with all that does not fit.
+        """
+        problems = self.state_conflicts(state_dict)
         if strict:
-            problems += self.state_conflicts(mine)
-        if problems:
-            shown = "\n".join(f"  - {problem}" for problem in problems[:12])
-            more = f"\n  ... and {len(problems) - 12} more" if len(problems) > 12 else ""
-            raise CheckpointError(
-                "this state dict belongs to another learner; nothing was"
-                f" loaded:\n{shown}{more}\nLoad it into the method and model that saved it, or give"
-                " the weights alone to learner.model.load_state_dict()."
-            )
-        self.prepare_to_load(mine)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *rest)
+            problems += self._incomplete(state_dict)
+        _raise_conflicts(problems)
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        """As a part of a larger module: PyTorch itself says what is missing or unknown."""
+        mine = {k[len(prefix) :]: value for k, value in state_dict.items() if k.startswith(prefix)}
+        _raise_conflicts(self.state_conflicts(mine))
+        if any(not key.startswith("model.") for key in mine):  # more than the weights alone
+            self.prepare_to_load(mine)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def state_conflicts(self, state: Mapping[str, Any]) -> list[str]:
-        """Why this state, prefix removed, cannot be this learner's; empty if it can.
+        """Why the entries of this state, prefix removed, cannot be this learner's.
 
         Args:
             state: entries of a state dict.
 
         Returns:
-            One text a problem.
+            One text a problem; empty if they can.
         """
-        own = {f"model.{key}": value for key, value in self.model.state_dict().items()}
-        given = {key: value for key, value in state.items() if key.startswith("model.")}
-        problems = [f"'{key}' is missing." for key in own if key not in given]
-        problems += [f"'{key}' is unknown here." for key in given if key not in own]
-        for key in (key for key in own if key in given):
-            here, there = (getattr(value, "shape", None) for value in (own[key], given[key]))
+        problems = []
+        if "_extra_state" in state:
+            saved = _parse_extra_state(state["_extra_state"])["method"]
+            if saved != self.method:
+                problems.append(f"it was saved by method '{saved}', and this is '{self.method}'.")
+        for key, value in self.model.state_dict().items():
+            here = getattr(value, "shape", None)
+            there = getattr(state.get(f"model.{key}", value), "shape", None)
             if here is not None and here != there:
-                problems.append(
-                    f"'{key}' is {tuple(there or ())} in the state and {tuple(here)} here."
-                )
+                sizes = f"{tuple(there or ())} in the state and {tuple(here)} here"
+                problems.append(f"'model.{key}' is {sizes}.")
         return problems
+
+    def _incomplete(self, state: Mapping[str, Any]) -> list[str]:
+        """What is missing in a state, and what it holds beside."""
+        if "_extra_state" not in state:
+            return ["'_extra_state' is missing: method, seed and step counter."]
+        own = set(_parse_extra_state(state["_extra_state"])["own"])
+        wanted = {*(f"model.{key}" for key in self.model.state_dict()), *own, "_extra_state"}
+        missing, unknown = sorted(wanted - state.keys()), sorted(state.keys() - wanted)
+        return [
+            *(f"'{key}' is missing." for key in missing),
+            *(f"'{key}' is unknown here." for key in unknown),
+        ]
 
     def prepare_to_load(self, state: Mapping[str, Any]) -> None:
         """Make room for what the state brings; called once it is known to fit.
@@ -203,6 +204,23 @@ class Estimator(nn.Module, abc.ABC):
 @_disable_dynamo
 def _learn(estimator: Estimator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     return estimator.learning_forward(args, kwargs)
+
+
+def _refuse_empty(arguments: Any) -> None:
+    """Some argument is empty: refuse the batch if all are; else the output will tell."""
+    shapes: list[torch.Size] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.dim():
+            shapes.append(tensor.shape)
+        return tensor
+
+    map_tensors(arguments, note)
+    if not any(shape[0] for shape in shapes):
+        raise ValueError(
+            f"the batch is empty: the input has shape {tuple(shapes[0])}. A mean over no samples"
+            " has no gradient; leave empty batches out (drop_last, or a check before the call)."
+        )
 
 
 def _check_model(model: Any) -> None:
@@ -248,3 +266,14 @@ def _parse_extra_state(state: Any) -> dict[str, Any]:
             " learner."
         ) from error
     return {"method": method, "own": own, "seed": seed, "steps": steps}
+
+
+def _raise_conflicts(problems: Sequence[str]) -> None:
+    if problems:
+        shown = "\n".join(f"  - {problem}" for problem in problems[:12])
+        more = f"\n  ... and {len(problems) - 12} more" if len(problems) > 12 else ""
+        raise CheckpointError(
+            "this state dict does not fit this learner; nothing was loaded into it:\n"
+            f"{shown}{more}\nLoad it into the method and model that saved it, or give the weights"
+            " alone to learner.model.load_state_dict()."
+        )

@@ -11,7 +11,7 @@ import torch
 
 from fdfa.errors import UnsupportedModelError, unknown_name
 
-__all__ = ["output_tensor", "replace_output"]
+__all__ = ["map_tensors", "output_tensor"]
 
 
 def output_tensor(returned: Any, *, name: str | int | None, sample_dims: int) -> torch.Tensor:
@@ -29,19 +29,25 @@ def output_tensor(returned: Any, *, name: str | int | None, sample_dims: int) ->
     Raises:
         UnsupportedModelError: if it is not there, not floating point, or has no component
             dimension.
+        ValueError: if it holds no sample.
     """
     y = returned if name is None else _entry(returned, name)
     if not isinstance(y, torch.Tensor):
         kind = type(y).__name__
         raise UnsupportedModelError(
-            f"the model returned {_article(kind)} where one output tensor was expected: the output"
-            " error belongs to one tensor. Pass output=NAME to say which entry of a tuple, dict or"
-            f" dataclass it is{_entries(y)}."
+            f"the model returned an object of type {kind} where one output tensor was expected:"
+            " the output error belongs to one tensor. Pass output=NAME to say which entry of a"
+            f" tuple, dict or dataclass it is{_entries(y)}."
         )
     if not y.is_floating_point():
         raise UnsupportedModelError(
             f"the model's output has dtype {y.dtype}: an output error needs floating point. Return"
             " logits or values, not class numbers."
+        )
+    if 0 in y.shape[:sample_dims]:
+        raise ValueError(
+            f"the batch is empty: the output has shape {tuple(y.shape)}. A mean over no samples has"
+            " no gradient; leave empty batches out (drop_last, or a check before the call)."
         )
     if y.dim() <= sample_dims:
         raise UnsupportedModelError(
@@ -52,54 +58,49 @@ def output_tensor(returned: Any, *, name: str | int | None, sample_dims: int) ->
     return y
 
 
-def replace_output(
-    returned: Any,
-    *,
-    name: str | int | None,
-    new: torch.Tensor,
-    seal: Callable[[torch.Tensor], torch.Tensor],
-) -> Any:
-    """The same return value with another output, every other tensor sealed.
+def map_tensors(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """The same value with ``function`` of every tensor in its place.
+
+    Goes into mappings, tuples, lists, dataclasses and other objects with attributes; what holds no
+    tensor that changes is kept as it is.
 
     Args:
-        returned: what the model returned; it is not changed.
-        name: as in :func:`output_tensor`.
-        new: takes the output's place.
-        seal: called with every other tensor, in order; its result takes that one's place.
+        value: what a model returned; it is not changed.
+        function: called with every tensor, in order.
 
     Returns:
-        ``new`` itself for a bare output, else a container of the same type.
+        A value of the same type.
     """
-    if name is None:
-        return new
-    if isinstance(returned, Mapping):
-        result = copy.copy(returned)
-        for key, value in returned.items():
-            result[key] = new if key == name else _sealed(value, seal)  # type: ignore[index]
-        return result
-    if isinstance(returned, (tuple, list)):
-        index = _index(returned, name)
-        values = [new if i == index else _sealed(value, seal) for i, value in enumerate(returned)]
-        return type(returned)(*values) if hasattr(returned, "_fields") else type(returned)(values)
-    result = copy.copy(returned)
-    for key in _names(returned):
-        entry = new if key == name else _sealed(getattr(returned, key), seal)
-        object.__setattr__(result, key, entry)  # also in a frozen dataclass
-    return result
+    return _mapped(value, function, frozenset())
 
 
-def _sealed(value: Any, seal: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+def _mapped(
+    value: Any, function: Callable[[torch.Tensor], torch.Tensor], within: frozenset[int]
+) -> Any:
     if isinstance(value, torch.Tensor):
-        return seal(value)
-    if isinstance(value, Mapping):
-        result = copy.copy(value)
-        for key, entry in value.items():
-            result[key] = _sealed(entry, seal)  # type: ignore[index]
-        return result
+        return function(value)
+    if id(value) in within or callable(value):
+        return value
+    within |= {id(value)}
     if isinstance(value, (tuple, list)):
-        entries = [_sealed(entry, seal) for entry in value]
+        entries = [_mapped(entry, function, within) for entry in value]
+        if all(new is old for new, old in zip(entries, value, strict=True)):
+            return value
         return type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)
-    return value
+    if isinstance(value, Mapping):
+        old = dict(value.items())
+    else:
+        old = {name: getattr(value, name) for name in _names(value)}
+    new = {name: _mapped(entry, function, within) for name, entry in old.items()}
+    if all(new[name] is old[name] for name in old):
+        return value
+    result = copy.copy(value)
+    for name, entry in new.items():
+        if isinstance(value, Mapping):
+            result[name] = entry
+        else:
+            object.__setattr__(result, name, entry)  # also in a frozen dataclass
+    return result
 
 
 def _entry(returned: Any, name: str | int) -> Any:
@@ -139,7 +140,3 @@ def _names(returned: Any) -> list[str]:
 def _entries(returned: Any) -> str:
     names = _names(returned)
     return f" (here: {', '.join(names)})" if names else ""
-
-
-def _article(kind: str) -> str:
-    return f"an object of type {kind}"

@@ -57,7 +57,8 @@ class Probe:
                 f"probe_every={self.every!r}: one step in how many probes? Pass a whole number from"
                 " 1 up."
             )
-        if self.difference_step is not None and not 0 < self.difference_step < math.inf:
+        step = self.difference_step
+        if step is not None and not (isinstance(step, (int, float)) and 0 < step < math.inf):
             raise ConfigError(
                 f"difference_step={self.difference_step!r}: pass a positive length, such as 1e-3."
             )

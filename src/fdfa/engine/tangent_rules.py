@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["RULES", "TangentRule", "graph_readable"]
+from fdfa.engine.saved_tensors import saved_tensors_readable
+
+__all__ = ["RULES", "TangentRule"]
 
 aten: Any = torch.ops.aten
 
@@ -29,20 +31,6 @@ class TangentRule:
     tangent: Callable[[Any, Tensor, Tensor, Tensor], Tensor]
     reads_graph: bool = False
     reads_input: bool = False
-
-
-def graph_readable() -> bool:
-    """Whether tensors saved by autograd can be read.
-
-    Not while a compiler traces, nor where reading would call the hooks of a checkpoint.
-
-    Returns:
-        True if they can.
-    """
-    return (
-        not torch.compiler.is_compiling()
-        and torch._C._autograd._top_saved_tensors_default_hooks(False) is None
-    )
 
 
 def _linear(m: nn.Linear, x: Tensor, y: Tensor, t: Tensor) -> Tensor:
@@ -135,7 +123,7 @@ def _group_norm(m: nn.GroupNorm, x: Tensor, y: Tensor, t: Tensor) -> Any:
 
 
 def _saved_statistics(y: Tensor, kind: str) -> tuple[Tensor | None, Tensor | None]:
-    if not graph_readable() or not type(y.grad_fn).__name__.endswith(kind):
+    if not saved_tensors_readable() or not type(y.grad_fn).__name__.endswith(kind):
         return None, None
     return y.grad_fn._saved_result1, y.grad_fn._saved_result2  # type: ignore[union-attr]
 

@@ -16,7 +16,8 @@ import torch.autograd.forward_ad as fwAD
 from torch import Tensor, nn
 
 from fdfa.engine.intercept import Forward, safe_forward
-from fdfa.engine.tangent_rules import RULES, TangentRule, graph_readable
+from fdfa.engine.saved_tensors import saved_tensors_readable
+from fdfa.engine.tangent_rules import RULES, TangentRule
 from fdfa.errors import ProbeError
 
 __all__ = ["TangentCarrier", "rule_for"]
@@ -102,7 +103,7 @@ class TangentCarrier:
             primal, tangent = self.split(x)
             if tangent is None:
                 return forward(x)
-            if rule.reads_graph and not (primal.requires_grad and graph_readable()):
+            if rule.reads_graph and not (primal.requires_grad and saved_tensors_readable()):
                 return forward(x if primal is not x else self.join(x, tangent, plain=False))
             y = forward(primal)
             with torch.no_grad():

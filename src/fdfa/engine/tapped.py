@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,8 +19,9 @@ from fdfa.engine.distributed import agreed, process_rank
 from fdfa.engine.estimator import Estimator
 from fdfa.engine.feedback import FeedbackMaps, Start, full_precision
 from fdfa.engine.lessons import Lesson
-from fdfa.engine.outputs import output_tensor, replace_output
+from fdfa.engine.outputs import map_tensors, output_tensor
 from fdfa.engine.probes import Probe, generator_for
+from fdfa.engine.saved_tensors import checkpoint_region
 from fdfa.engine.selection import TapSpec, wanted_modules
 from fdfa.engine.structure import (
     check_cut,
@@ -30,26 +31,34 @@ from fdfa.engine.structure import (
     signature,
 )
 from fdfa.engine.taps import TapPlan, plan_taps
-from fdfa.errors import ConfigError, unknown_name
+from fdfa.errors import ConfigError
 
 __all__ = ["TappedEstimator"]
 
-_STARTS = ("zero", "kaiming-uniform", "uniform")
 _CUTS_KEPT = 256
 _CHECKED_EVERY = 16  # passes, where none has made another number of autograd nodes
 
 
 @dataclasses.dataclass
 class _Cut:
-    """The model cut for one structure: as it runs on ordinary steps, and on those that probe."""
+    """The model cut for one structure.
+
+    The first pass is always eager: there the cuts are checked, which a compiled graph hides.
+    """
 
     plan: TapPlan
-    plain: CutModel
-    probing: CutModel | None  # None where nothing probes, or by finite differences
+    eager: CutModel
+    eager_probing: CutModel
+    compiled: CutModel | None = None
+    compiled_probing: CutModel | None = None
     passes: int = 0
-    nodes: dict[bool, int] = dataclasses.field(
-        default_factory=dict
-    )  # of the last plain/probing pass
+    nodes: dict[bool, int] = dataclasses.field(default_factory=dict)  # of the last pass of its kind
+
+    def model(self, *, probing: bool) -> CutModel:
+        """The one to run next."""
+        eager = self.eager_probing if probing else self.eager
+        compiled = self.compiled_probing if probing else self.compiled
+        return eager if compiled is None or not self.passes else compiled
 
 
 class TappedEstimator(Estimator):
@@ -98,8 +107,11 @@ class TappedEstimator(Estimator):
                 f"sample_dims={sample_dims!r}: at least one dimension counts samples. Pass 1 for"
                 " (N, ...)."
             )
-        if start not in _STARTS:
-            raise ConfigError(unknown_name("start", str(start), _STARTS))
+        if not isinstance(feedback_size_limit, int) or feedback_size_limit < 1:
+            raise ConfigError(
+                f"feedback_size_limit={feedback_size_limit!r} is no number of bytes. Pass 4 * 2**30"
+                " for 4 GiB, say."
+            )
         wanted_modules(model, taps, depth)  # a wrong name is said now, not at the first pass
         refuse_compiled(model)
         self.taps = taps
@@ -154,40 +166,54 @@ class TappedEstimator(Estimator):
         Returns:
             What the model returns, its output joined to the taps.
         """
-        cut = self._cut(args, kwargs)
-        plan = cut.plan
-        noises = self._perturbations(plan, self.take_step())
-        if noises is None:
-            run = cut.plain.run(args, kwargs)
-            derivative = None
-        elif cut.probing is None:
-            derivative = self._central_difference(plan, args, kwargs, noises)
-            run = cut.plain.run(args, kwargs)
+        cut, step = self._cut(args, kwargs), self.take_step()
+        plan, probe = cut.plan, self.probe
+        due = probe is not None and probe.due(step) and bool(plan.taps)
+        noises, derivative = None, None
+        if probe is not None and plan.taps and (due or checkpoint_region() is not None):
+            # what a checkpoint runs again must save what this pass saves: probe in both, or neither
+            noises = self._perturbations(probe, plan, step)
+        if noises is not None and probe is not None and probe.derivative == "finite-difference":
+            derivative = central_difference(
+                self.model,
+                plan,
+                args,
+                kwargs,
+                find_output=self._output_of,
+                noises=noises,
+                step=probe.difference_step,
+            )
+            run = cut.model(probing=False).run(args, kwargs)
         else:
-            run = cut.probing.run(args, kwargs, noises)
+            run = cut.model(probing=noises is not None).run(args, kwargs, noises or ())
             derivative = run.derivative
         if not plan.taps:
             return run.returned
         self._check(cut, run)
         lesson = None
-        if noises is not None and derivative is not None:
+        if due and noises is not None and derivative is not None:
             d, *p = (_matrix(tensor, self.sample_dims) for tensor in (derivative, *noises))
             lesson = Lesson(plan.taps, d.to(p[0].dtype), p)
         y = self._join(plan, run, lesson)
-        gradients = iter(plan.other_gradients)
-        return replace_output(
-            run.returned,
-            name=self.output,
-            new=y,
-            seal=lambda tensor: seal(tensor, y) if next(gradients, True) else tensor,
-        )
+        found, gradients = self._output_of(run.returned), iter(plan.other_gradients)
+
+        def joined_or_sealed(tensor: Tensor) -> Tensor:
+            if tensor is found:
+                return y
+            return seal(tensor, y) if next(gradients, True) else tensor
+
+        return map_tensors(run.returned, joined_or_sealed)
 
     def _check(self, cut: _Cut, run: CutPass) -> None:
-        """Check that the cuts part the blocks, whenever a pass is not like the one before."""
-        changed = cut.nodes.get(run.derivative is None) != run.nodes
-        if (changed or cut.passes % _CHECKED_EVERY == 0) and self._compile_options is None:
+        """Check that the cuts part the blocks, now and whenever a pass is unlike the last one."""
+        probing, eager = (
+            run.derivative is not None,
+            cut.passes == 0 or self._compile_options is None,
+        )
+        changed = cut.nodes.get(probing) != run.nodes
+        if eager and (changed or cut.passes % _CHECKED_EVERY == 0):
             check_cut(self.model, cut.plan, run.output, run.taps)
-        cut.nodes[run.derivative is None] = run.nodes
+        cut.nodes[probing] = run.nodes
         cut.passes += 1
 
     def _join(self, plan: TapPlan, run: CutPass, lesson: Lesson | None) -> Tensor:
@@ -230,46 +256,29 @@ class TappedEstimator(Estimator):
         check_supported(self.model, plan, by_forward_ad=by_forward_ad)
         self._make_maps(plan)
 
-        def cut_model(*, probing: bool) -> CutModel:
+        def cut_model(probing: bool, options: Mapping[str, Any] | None) -> CutModel:
             return CutModel(
                 self.model,
                 plan,
                 find_output=self._output_of,
                 probing=probing,
-                compile_options=self._compile_options,
+                compile_options=options,
             )
 
-        return _Cut(
-            plan, cut_model(probing=False), cut_model(probing=True) if by_forward_ad else None
-        )
+        cut = _Cut(plan, cut_model(False, None), cut_model(True, None))
+        if self._compile_options is not None:
+            cut.compiled = cut_model(False, self._compile_options)
+            cut.compiled_probing = cut_model(True, self._compile_options)
+        return cut
 
-    def _perturbations(self, plan: TapPlan, step: int) -> list[Tensor] | None:
-        if self.probe is None or not plan.taps or not self.probe.due(step):
-            return None
-        return self.probe.draw(
+    def _perturbations(self, probe: Probe, plan: TapPlan, step: int) -> list[Tensor]:
+        return probe.draw(
             [tap.shape for tap in plan.taps],
             [self.feedback[tap].weight.dtype for tap in plan.taps],
             [tap.device for tap in plan.taps],
             self.seed,
             step,
             process_rank(),
-        )
-
-    def _central_difference(
-        self,
-        plan: TapPlan,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        noises: Sequence[Tensor],
-    ) -> Tensor:
-        return central_difference(
-            self.model,
-            plan,
-            args,
-            kwargs,
-            find_output=self._output_of,
-            noises=noises,
-            step=None if self.probe is None else self.probe.difference_step,
         )
 
     def _output_of(self, returned: Any) -> Tensor:

@@ -88,7 +88,7 @@ class FDFA(TappedEstimator):
         seed: int | None = None,
         feedback_size_limit: int = 4 * 2**30,
     ) -> None:
-        if not 0 < feedback_rate <= 1:
+        if not isinstance(feedback_rate, (int, float)) or not 0 < feedback_rate <= 1:
             raise ConfigError(
                 f"feedback_rate={feedback_rate!r}: the share of a map that one probe replaces lies"
                 " in (0, 1]. Pass 0.01, say."

@@ -16,12 +16,13 @@ from fdfa.errors import ConfigError
 from fdfa.methods import wrap
 from fdfa.studies.options import resolved_options, seeded
 from fdfa.studies.plots import write_learning_curves
+from fdfa.studies.preparation import prepare
 from fdfa.studies.results import Comparison, summarize
-from fdfa.studies.run_folder import RunFolder, environment
+from fdfa.studies.run_folder import RunFolder
 from fdfa.studies.runs import Run, StudyObserver, perform
 from fdfa.studies.speed import StepTime, step_times
-from fdfa.studies.task import Task, build_network, load_data, resolved
-from fdfa.studies.threads import suitable_threads, using_threads
+from fdfa.studies.task import Task, build_network, resolved
+from fdfa.studies.threads import using_threads
 from fdfa.training import Examples, TrainingSettings
 
 __all__ = ["CompareConfig", "StudyInterrupted", "compare"]
@@ -124,19 +125,16 @@ def compare(
     """
     observer = observer or StudyObserver()
     config = _spelled_out(config)
-    data = load_data(config.task)
-    if out is not None:
-        RunFolder.check(out, overwrite=overwrite)
-    network = build_network(config.task, data, seed=config.first_seed)
-    threads = suitable_threads(config.threads, network)
-    config = dataclasses.replace(config, threads=threads)
-    with using_threads(threads):
+    start = prepare(
+        config.task, seed=config.first_seed, threads=config.threads, out=out, overwrite=overwrite
+    )
+    data, network = start.data, start.network
+    config = dataclasses.replace(config, threads=start.threads)
+    with using_threads(start.threads):
         # Whatever cannot be trained as asked fails here, before an earlier run's file is replaced.
         observer.measuring_speed()
         times = _measure_speed(config, network, data)
-        folder = None if out is None else RunFolder(out, overwrite=overwrite)
-        if folder is not None:
-            folder.write_json("config.json", {"compare": config, "environment": environment(data)})
+        folder = start.open_folder(compare=config)
         runs: list[Run] = []
         complete = False
         try:

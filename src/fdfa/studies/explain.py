@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fdfa.engine.at_taps import AtTaps
 from fdfa.engine.estimator import Estimator
 from fdfa.engine.intercept import untouched_state
 from fdfa.engine.outputs import output_tensor
@@ -22,6 +23,7 @@ from fdfa.engine.taps import Tap, TapPlan
 from fdfa.errors import ProbeError
 from fdfa.studies.explanation import BlockFacts, Explanation, Memory, TapFacts
 from fdfa.studies.products import LayerCall, LayerProducts, Products, recorded_calls
+from fdfa.training import start_training
 
 __all__ = ["explain"]
 
@@ -48,7 +50,8 @@ def explain(learner: Estimator, *example_inputs: Any) -> Explanation:
         >>> found.taps[0].name, found.taps[0].feedback_shape, found.obstacles
         ('1', (2, 8), ())
     """
-    twin = copy.deepcopy(learner).train()
+    twin = copy.deepcopy(learner)
+    start_training(twin)
     with torch.enable_grad(), untouched_state(twin):
         uncut = _run(twin.model, example_inputs)
         if isinstance(twin, TappedEstimator):
@@ -66,7 +69,12 @@ class _Pass:
     kept: int
 
 
-def _run(model: nn.Module, inputs: tuple[Any, ...]) -> _Pass:
+def _run(
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    cut: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+) -> _Pass:
+    """Run the model within what ``cut`` makes."""
     weights = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
 
@@ -78,6 +86,7 @@ def _run(model: nn.Module, inputs: tuple[Any, ...]) -> _Pass:
 
     with (
         recorded_calls(model) as calls,
+        cut(),  # outside the recording: a layer is to be seen with the input that the cut gives it
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
     ):
         returned = model(*inputs)
@@ -109,8 +118,7 @@ def _explain_cut(learner: TappedEstimator, uncut: _Pass, inputs: tuple[Any, ...]
     plan = learner.plan(*inputs)
     taps = tuple(_tap_facts(learner, tap) for tap in plan.taps)
     probe = learner.probe if taps else None
-    with _tapped(learner.model, plan, Tensor.detach):
-        cut = _run(learner.model, inputs)
+    cut = _run_at_taps(learner.model, plan, inputs, Tensor.detach)
     obstacles = _try_probe(learner, probe, inputs)
     blocks = _block_facts(learner, plan)
     memory = _memory(
@@ -165,33 +173,14 @@ def _block_facts(learner: Estimator, plan: TapPlan) -> tuple[BlockFacts, ...]:
     )
 
 
-@contextlib.contextmanager
-def _tapped(model: nn.Module, plan: TapPlan, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Put ``change(h)`` in the place of every tapped tensor h while the plain model runs."""
-    handles = []
-    for tap in plan.taps:
-        calls = itertools.count()
-
-        def at_input(
-            module: nn.Module, args: Any, tap: Tap = tap, calls: Iterator[int] = calls
-        ) -> Any:
-            return (change(args[0]), *args[1:]) if next(calls) == tap.call else None
-
-        def at_output(
-            module: nn.Module, args: Any, h: Any, tap: Tap = tap, calls: Iterator[int] = calls
-        ) -> Any:
-            return change(h) if next(calls) == tap.call else None
-
-        module = model.get_submodule(tap.module)
-        if tap.kind == "input":
-            handles.append(module.register_forward_pre_hook(at_input))
-        else:
-            handles.append(module.register_forward_hook(at_output))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _run_at_taps(
+    model: nn.Module,
+    plan: TapPlan,
+    inputs: tuple[Any, ...],
+    change: Callable[[Tensor], Tensor],
+) -> _Pass:
+    """Run the model with ``change(h)`` in the place of every tapped tensor h."""
+    return _run(model, inputs, lambda: AtTaps(model, plan, lambda tap, h: change(h)))
 
 
 def _try_probe(
@@ -217,10 +206,11 @@ def _tangents(
     # With frozen weights a tensor needs a gradient exactly where it depends on a tap.
     learner.model.requires_grad_(False)
     # The copy is for what works in place, which torch allows on no leaf.
-    with _tapped(learner.model, plan, lambda h: h.detach().requires_grad_().clone()):
-        calls = _run(learner.model, inputs).calls
+    started = _run_at_taps(
+        learner.model, plan, inputs, lambda h: h.detach().requires_grad_().clone()
+    )
     tangents: dict[str, int] = {}
-    for call in calls:
+    for call in started.calls:
         if probe.derivative == "finite-difference":
             passes = 2  # two more passes through everything
         else:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from fdfa.studies.json_values import plain
 from fdfa.studies.products import Products
-from fdfa.studies.run_folder import plain
 
 __all__ = ["BlockFacts", "Explanation", "Memory", "TapFacts"]
 

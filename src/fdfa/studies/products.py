@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import math
 from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
+
+from fdfa.engine.intercept import Forward, Interception
 
 __all__ = ["LayerCall", "LayerProducts", "Products", "recorded_calls", "weight_layers"]
 
@@ -130,7 +131,8 @@ def weight_layers(model: nn.Module) -> dict[str, nn.Module]:
 def recorded_calls(model: nn.Module) -> Iterator[list[LayerCall]]:
     """Record every call of a weight layer while the context is open.
 
-    A layer of an unknown kind is taken to apply its matrices once at every position of its input.
+    A layer of an unknown kind is taken to apply its matrices once at every position of its input,
+    the first tensor among its arguments; one without any multiplies nothing.
 
     Args:
         model: any module.
@@ -139,34 +141,30 @@ def recorded_calls(model: nn.Module) -> Iterator[list[LayerCall]]:
         A list that fills in the order of the calls.
     """
     calls: list[LayerCall] = []
-    arrived: list[Tensor] = []  # inputs of the layers that are running, innermost last
 
-    def arrive(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        arrived.append(next(v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)))
+    def around(name: str, module: nn.Module) -> Forward:
+        forward = module.forward
 
-    def leave(name: str, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        x = arrived.pop()
-        positions = _positions(module, x, output)
-        calls.append(
-            LayerCall(
-                name=name,
-                forward=positions * sum(matrix.numel() for matrix in _matrices(module)),
-                inner=positions * sum(matrix.numel() for matrix in _inner_matrices(module)),
-                trainable=any(p.requires_grad for p in module.parameters()),
-                input_needs_gradient=x.requires_grad,
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            x = next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)), None)
+            needs_gradient = x is not None and x.requires_grad
+            output = forward(*args, **kwargs)
+            positions = 0 if x is None else _positions(module, x, output)
+            calls.append(
+                LayerCall(
+                    name=name,
+                    forward=positions * sum(matrix.numel() for matrix in _matrices(module)),
+                    inner=positions * sum(matrix.numel() for matrix in _inner_matrices(module)),
+                    trainable=any(p.requires_grad for p in module.parameters()),
+                    input_needs_gradient=needs_gradient,
+                )
             )
-        )
+            return output
 
-    handles = []
-    for name, module in weight_layers(model).items():
-        handles.append(module.register_forward_pre_hook(arrive, with_kwargs=True))
-        hook = functools.partial(leave, name)
-        handles.append(module.register_forward_hook(hook, with_kwargs=True))
-    try:
+        return recorded
+
+    with Interception({m: around(name, m) for name, m in weight_layers(model).items()}):
         yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _matrices(module: nn.Module) -> list[Tensor]:

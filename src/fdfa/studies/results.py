@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fdfa.studies.run_folder import plain
+from fdfa.studies.json_values import plain
 from fdfa.studies.runs import Run
 from fdfa.studies.speed import StepTime
 

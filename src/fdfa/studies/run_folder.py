@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import dataclasses
-import hashlib
 import json
-import math
 import os
-import platform
-from collections.abc import Iterator, Mapping
-from importlib.metadata import version
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from fdfa.data.dataset import Dataset
 from fdfa.errors import ConfigError
+from fdfa.studies.json_values import plain
 
-__all__ = ["RunFolder", "checksum", "environment", "plain"]
+__all__ = ["RunFolder"]
 
 # All that a study ever writes; with overwrite=True these may go, and nothing else.
 _OURS = (
@@ -83,7 +74,7 @@ class RunFolder:
 
         Args:
             name: of the file.
-            content: anything that :func:`plain` understands.
+            content: anything that :func:`~fdfa.studies.json_values.plain` understands.
         """
         text = json.dumps(plain(content), indent=2, allow_nan=False)
         with self.replacing(name) as temporary:
@@ -94,7 +85,7 @@ class RunFolder:
 
         Args:
             name: of the file.
-            content: anything that :func:`plain` understands.
+            content: anything that :func:`~fdfa.studies.json_values.plain` understands.
         """
         path = self.path / name
         line = json.dumps(plain(content), allow_nan=False) + "\n"
@@ -127,76 +118,3 @@ class RunFolder:
     def _note(self, path: Path) -> None:
         if path not in self.files:
             self.files.append(path)
-
-
-def plain(value: Any) -> Any:
-    """What JSON can hold of a value: records as objects, what is not finite as null.
-
-    Args:
-        value: records, mappings, sequences, numbers, texts; anything else is given as its ``repr``.
-
-    Returns:
-        Dictionaries, lists, numbers, texts, booleans and None.
-
-    Example:
-        >>> plain({"a": (1, float("nan")), "b": torch.nn.ReLU})
-        {'a': [1, None], 'b': "<class 'torch.nn.modules.activation.ReLU'>"}
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    return str(value) if isinstance(value, Path) else repr(value)
-
-
-def environment(data: Dataset) -> dict[str, Any]:
-    """What a run depends on beside its configuration: versions, threads, and the data's checksum.
-
-    Args:
-        data: what is learned.
-
-    Returns:
-        For ``config.json``.
-    """
-    return {
-        "fdfa": version("fdfa"),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "threads": torch.get_num_threads(),
-        "data_sha256": checksum(
-            data.train_inputs,
-            data.train_labels,
-            data.validation_inputs,
-            data.validation_labels,
-            data.test_inputs,
-            data.test_labels,
-        ),
-    }
-
-
-def checksum(*tensors: Tensor) -> str:
-    """SHA-256 over the bytes of tensors, without a copy of them.
-
-    Args:
-        *tensors: on the CPU.
-
-    Returns:
-        64 hexadecimal digits.
-
-    Example:
-        >>> checksum(torch.tensor([1, 2], dtype=torch.uint8))[:8]  # of the bytes 01 02
-        'a12871fe'
-    """
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        held = tensor.contiguous()
-        # torch without numpy offers no buffer of its own.
-        digest.update((ctypes.c_ubyte * held.nbytes).from_address(held.data_ptr()))
-    return digest.hexdigest()

@@ -16,7 +16,8 @@ from fdfa.data.dataset import Dataset
 from fdfa.diagnostics import alignment
 from fdfa.engine.estimator import Estimator
 from fdfa.errors import FDFAError
-from fdfa.studies.run_folder import RunFolder, plain
+from fdfa.studies.json_values import plain
+from fdfa.studies.run_folder import RunFolder
 from fdfa.training import (
     EpochResult,
     Examples,
@@ -25,6 +26,7 @@ from fdfa.training import (
     Trainer,
     TrainingSettings,
     evaluate,
+    start_training,
 )
 
 __all__ = ["Run", "StudyObserver", "perform", "rehearse"]
@@ -118,7 +120,7 @@ def perform(
         except FDFAError as error:
             return Run(learner.method, seed, tuple(epochs), None, {}, math.nan, str(error))
         batch = Examples(*(part[:_ALIGNMENT_EXAMPLES] for part in validation))
-        cosines = alignment(learner.train(), F.cross_entropy, *batch)
+        cosines = alignment(learner, F.cross_entropy, *batch)
     return Run(
         method=learner.method,
         seed=seed,
@@ -140,7 +142,8 @@ def rehearse(learner: Estimator, data: Dataset) -> None:
         FDFAError: whatever stands in the way.
     """
     with torch.random.fork_rng(devices=[]):
-        twin = copy.deepcopy(learner).train()
+        twin = copy.deepcopy(learner)
+        start_training(twin)
         loss = F.cross_entropy(twin(data.train_inputs[:2]), data.train_labels[:2])
         loss.backward()  # type: ignore[no-untyped-call]
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fdfa.engine.estimator import Estimator
-from fdfa.training import Examples
+from fdfa.training import Examples, start_training
 
 __all__ = ["StepTime", "step_times"]
 
@@ -56,7 +56,9 @@ def step_times(
     Returns:
         Name to time.
     """
-    runners = {name: copy.deepcopy(learner).train() for name, learner in learners.items()}
+    runners = {name: copy.deepcopy(learner) for name, learner in learners.items()}
+    for learner in runners.values():
+        start_training(learner)
     for _ in range(_WARM_UP_ROUNDS):
         for learner in runners.values():
             _turn(learner, batch)

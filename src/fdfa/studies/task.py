@@ -18,6 +18,7 @@ from fdfa.data.dataset import Dataset
 from fdfa.engine.intercept import untouched_state
 from fdfa.errors import ConfigError, unknown_name
 from fdfa.studies.options import typed_options
+from fdfa.training import eval_mode, start_training
 
 __all__ = ["Task", "build_network", "load_data", "model_options", "resolved", "typed"]
 
@@ -138,7 +139,7 @@ def build_network(task: Task, data: Dataset, *, seed: int) -> nn.Module:
         seed: of the weights. Torch's own random numbers are as before afterwards.
 
     Returns:
-        The network, in training mode.
+        The network, in training mode; what its factory froze with ``.eval()`` stays frozen.
 
     Raises:
         ConfigError: if there is no such network, or it does not fit the data.
@@ -157,7 +158,7 @@ def build_network(task: Task, data: Dataset, *, seed: int) -> nn.Module:
             network = fdfa.models.build(
                 task.model, image=data.image, classes=data.classes, **task.model_options
             )
-    network.train()
+    start_training(network)
     _try(network, task, data)
     return network
 
@@ -232,16 +233,13 @@ def _try(network: nn.Module, task: Task, data: Dataset) -> None:
     examples = data.train_inputs[:2]
     expected = (len(examples), data.classes)
     try:
-        with torch.no_grad(), untouched_state(network):
-            network.eval()
+        with torch.no_grad(), untouched_state(network), eval_mode(network):
             outputs = network(examples)
     except Exception as error:
         raise ConfigError(
             f"model {task.model!r} cannot run on inputs of shape {tuple(examples.shape)} of data "
             f"set {task.data!r} ({type(error).__name__}: {error})."
         ) from error
-    finally:
-        network.train()
     shape = tuple(getattr(outputs, "shape", ()))
     if shape != expected:
         raise ConfigError(

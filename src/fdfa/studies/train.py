@@ -9,12 +9,13 @@ from typing import Any
 
 from fdfa.errors import ConfigError
 from fdfa.methods import wrap
+from fdfa.studies.json_values import plain
 from fdfa.studies.options import resolved_options, seeded
 from fdfa.studies.plots import write_learning_curves
-from fdfa.studies.run_folder import RunFolder, environment, plain
+from fdfa.studies.preparation import prepare
 from fdfa.studies.runs import Run, StudyObserver, perform, rehearse
-from fdfa.studies.task import Task, build_network, load_data, resolved
-from fdfa.studies.threads import suitable_threads, using_threads
+from fdfa.studies.task import Task, resolved
+from fdfa.studies.threads import using_threads
 from fdfa.training import TrainingSettings
 
 __all__ = ["TrainConfig", "TrainReport", "train"]
@@ -110,18 +111,15 @@ def train(
     observer = observer or StudyObserver()
     options = resolved_options(config.method, config.options)
     config = dataclasses.replace(config, task=resolved(config.task), options=options)
-    data = load_data(config.task)
-    if out is not None:
-        RunFolder.check(out, overwrite=overwrite)
-    network = build_network(config.task, data, seed=config.seed)
-    threads = suitable_threads(config.threads, network)
-    config = dataclasses.replace(config, threads=threads)
+    start = prepare(
+        config.task, seed=config.seed, threads=config.threads, out=out, overwrite=overwrite
+    )
+    data, network = start.data, start.network
+    config = dataclasses.replace(config, threads=start.threads)
     learner = wrap(config.method, network, **seeded(config.options, config.seed))
     rehearse(learner, data)
-    folder = None if out is None else RunFolder(out, overwrite=overwrite)
-    if folder is not None:
-        folder.write_json("config.json", {"train": config, "environment": environment(data)})
-    with using_threads(threads):
+    folder = start.open_folder(train=config)
+    with using_threads(start.threads):
         observer.run_started(config.method, config.seed)
         run = perform(
             learner, data, config.training, seed=config.seed, observer=observer, folder=folder

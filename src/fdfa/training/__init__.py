@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from fdfa.errors import NonFiniteLossError
 from fdfa.training.loop import (
     EpochResult,
     Examples,
-    NonFiniteLossError,
     Observer,
     Score,
     Trainer,
     evaluate,
 )
+from fdfa.training.modes import eval_mode, start_training
 from fdfa.training.settings import TrainingSettings
 
 __all__ = [
@@ -21,5 +22,7 @@ __all__ = [
     "Score",
     "Trainer",
     "TrainingSettings",
+    "eval_mode",
     "evaluate",
+    "start_training",
 ]

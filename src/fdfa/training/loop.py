@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import time
@@ -13,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fdfa.errors import FDFAError
+from fdfa.errors import NonFiniteLossError
+from fdfa.training.modes import eval_mode, start_training
 from fdfa.training.settings import TrainingSettings
 
 __all__ = [
     "EpochResult",
     "Examples",
-    "NonFiniteLossError",
     "Observer",
     "Score",
     "Trainer",
@@ -27,15 +26,6 @@ __all__ = [
 ]
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
-
-
-class NonFiniteLossError(FDFAError, ArithmeticError):
-    """A loss that is infinite or not a number: the training went astray.
-
-    Example:
-        >>> isinstance(NonFiniteLossError("the loss is nan"), ArithmeticError)
-        True
-    """
 
 
 class Examples(NamedTuple):
@@ -101,7 +91,9 @@ class Observer:
 class Trainer:
     """Trains a learner: examples shuffled by index, one optimiser step a batch.
 
-    A single example left over at the end of an epoch is left out: batch norm cannot use it.
+    A single example left over at the end of an epoch is left out: batch norm cannot use it. Modules
+    keep the modes in which they stand: what you froze with ``.eval()`` stays frozen. Only a learner
+    that is itself in eval mode is put into training mode as a whole.
 
     Args:
         learner: an estimator of any method, or a plain module.
@@ -194,7 +186,7 @@ class Trainer:
 
     def _run_epoch(self, train: Examples) -> Score:
         """One pass over the shuffled examples."""
-        self.learner.train()
+        start_training(self.learner)
         order = torch.randperm(len(train.labels), generator=self.generator)
         order = order.to(train.labels.device)
         batches = torch.split(order, self.settings.batch_size)
@@ -257,7 +249,7 @@ def evaluate(
     if not len(examples.labels):
         raise ValueError("there are no examples to evaluate on: give at least one.")
     loss, correct = 0.0, 0
-    with torch.no_grad(), _eval_mode(model):
+    with torch.no_grad(), eval_mode(model):
         for inputs, labels in zip(
             torch.split(examples.inputs, batch_size),
             torch.split(examples.labels, batch_size),
@@ -267,15 +259,3 @@ def evaluate(
             loss += loss_function(outputs, labels).item() * len(labels)
             correct += int((outputs.argmax(dim=1) == labels).sum())
     return Score(accuracy=correct / len(examples.labels), loss=loss / len(examples.labels))
-
-
-@contextlib.contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; a module that was in eval mode before (frozen batch norm) stays so."""
-    learning = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in learning:
-            module.training = True
