@@ -22,10 +22,12 @@ from fdfa.engine.tangents import TangentCarrier
 from fdfa.engine.taps import Tap, TapPlan
 from fdfa.errors import ProbeError
 
-__all__ = ["CutModel", "CutPass"]
+__all__ = ["CutModel", "CutModels", "CutPass"]
 
 # how torch 2.13 says that an operator or a custom function has no forward derivative
 _MISSING_DERIVATIVE = re.compile(r"forward(-mode)? (AD|automatic diff|derivative)|\bjvp\b", re.I)
+# passes, where none has made another number of autograd nodes
+_CHECKED_EVERY = 16
 _Returned = tuple[Any, Tensor, Tensor | None]
 
 
@@ -161,6 +163,59 @@ def _behind_hooks(tensor: Tensor) -> Tensor:
     """Where the user hooked the tapped tensor, a view of it: then those hooks see the credit."""
     hooked = tensor._backward_hooks or tensor.retains_grad
     return tensor.view_as(tensor) if hooked else tensor
+
+
+class CutModels:
+    """The model cut for one structure: for ordinary passes and for those that probe.
+
+    The first pass is always eager: there the cuts are checked, which a compiled graph hides.
+
+    Args:
+        model: the user's model.
+        plan: where to cut.
+        find_output: picks the output out of what the model returns.
+        compile_options: for ``torch.compile``; None runs eagerly.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: TapPlan,
+        find_output: Callable[[Any], Tensor],
+        compile_options: Mapping[str, Any] | None,
+    ) -> None:
+        self.plan = plan
+        self._passes = 0
+        self._nodes: dict[bool, int] = {}  # of the last pass of its kind
+        self._compiled = compile_options is not None
+
+        def both(options: Mapping[str, Any] | None) -> dict[bool, CutModel]:
+            return {
+                probing: CutModel(
+                    model,
+                    plan,
+                    find_output=find_output,
+                    probing=probing,
+                    compile_options=options,
+                )
+                for probing in (False, True)
+            }
+
+        self._eager = both(None)
+        self._later = both(compile_options) if self._compiled else self._eager
+
+    def next(self, *, probing: bool) -> CutModel:
+        """The one to run for the next pass."""
+        return (self._later if self._passes else self._eager)[probing]
+
+    def to_be_checked(self, run: CutPass) -> bool:
+        """Whether this pass is the first, unlike the last one, or one of many; and counts it."""
+        probing = run.derivative is not None
+        eager = self._passes == 0 or not self._compiled
+        due = self._nodes.get(probing) != run.nodes or self._passes % _CHECKED_EVERY == 0
+        self._nodes[probing] = run.nodes
+        self._passes += 1
+        return eager and due
 
 
 @contextlib.contextmanager

@@ -24,9 +24,7 @@ __all__ = ["Estimator"]
 
 
 class Estimator(nn.Module, abc.ABC):
-    """Wraps a model: same call, same output.
-
-    ``loss.backward()`` then fills ``.grad`` by a learning rule.
+    """Wraps a model: same call, same output, and ``loss.backward()`` becomes a learning rule.
 
     In eval mode, or where gradients are off, it is the plain model, bit for bit. ``parameters()``
     are the model's own; what the method learns beside them is in buffers, so that ``.to()``,
@@ -45,7 +43,7 @@ class Estimator(nn.Module, abc.ABC):
 
     Raises:
         TypeError: if ``model`` is not an instance of a module, or ``seed`` no whole number.
-        UnsupportedModelError: if it has no parameters.
+        UnsupportedModelError: if it has no parameters, or is a learner already.
         DistributedError: if it is wrapped in ``DistributedDataParallel`` already.
     """
 

@@ -190,9 +190,9 @@ class FeedbackMaps(nn.Module):
         if size > self.size_limit:
             raise UnsupportedModelError(
                 f"the feedback map of tap '{tap.name}' would hold {outputs} x {units} numbers,"
-                f" {in_bytes(size)}, over the limit of {in_bytes(self.size_limit)}. Use"
-                " fewer taps or taps after pooling, depth=, sample_dims=2 for dense outputs, a"
-                " low-rank map, or raise feedback_size_limit (bytes)."
+                f" {in_bytes(size)}, over the limit of {in_bytes(self.size_limit)}. Use fewer taps,"
+                " taps after pooling, depth=, sample_dims=2 for dense outputs, or raise"
+                " feedback_size_limit (bytes)."
             )
         self._modules[_key(tap.name)] = DirectFeedbackMap(
             outputs=outputs,

@@ -1,10 +1,8 @@
 """The autograd graph behind an output: who consumes what, and where it can be cut.
 
-A node is a *valid cut* if everything that lies behind it (its ancestors) reaches the output only
-through it. In terms of
-dominators: node ``c`` is a valid cut if no edge leaves the set of nodes that ``c`` dominates
-    towards a node that it does
-not dominate. That is decided for all nodes together in one sweep over the edges.
+A node is a *valid cut* if everything behind it (its ancestors) reaches the output only through it.
+In terms of dominators: no edge leaves the set of nodes that it dominates towards one that it does
+not dominate. One sweep over the edges decides that for all nodes together.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import zlib
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fdfa.engine.credit import join_credit, seal
-from fdfa.engine.cut import CutModel, CutPass
+from fdfa.engine.cut import CutModels, CutPass
 from fdfa.engine.differences import central_difference
 from fdfa.engine.distributed import agreed, process_rank
 from fdfa.engine.estimator import Estimator
@@ -36,29 +35,6 @@ from fdfa.errors import ConfigError
 __all__ = ["TappedEstimator"]
 
 _CUTS_KEPT = 256
-_CHECKED_EVERY = 16  # passes, where none has made another number of autograd nodes
-
-
-@dataclasses.dataclass
-class _Cut:
-    """The model cut for one structure.
-
-    The first pass is always eager: there the cuts are checked, which a compiled graph hides.
-    """
-
-    plan: TapPlan
-    eager: CutModel
-    eager_probing: CutModel
-    compiled: CutModel | None = None
-    compiled_probing: CutModel | None = None
-    passes: int = 0
-    nodes: dict[bool, int] = dataclasses.field(default_factory=dict)  # of the last pass of its kind
-
-    def model(self, *, probing: bool) -> CutModel:
-        """The one to run next."""
-        eager = self.eager_probing if probing else self.eager
-        compiled = self.compiled_probing if probing else self.compiled
-        return eager if compiled is None or not self.passes else compiled
 
 
 class TappedEstimator(Estimator):
@@ -119,7 +95,7 @@ class TappedEstimator(Estimator):
         self.sample_dims = sample_dims
         self.probe = probe
         self.feedback = FeedbackMaps(start=start, size_limit=feedback_size_limit)
-        self._cuts: dict[Any, _Cut] = {}
+        self._cuts: dict[Any, CutModels] = {}
         self._seed_agreed = False
         self._compile_options: dict[str, Any] | None = None
 
@@ -183,13 +159,14 @@ class TappedEstimator(Estimator):
                 noises=noises,
                 step=probe.difference_step,
             )
-            run = cut.model(probing=False).run(args, kwargs)
+            run = cut.next(probing=False).run(args, kwargs)
         else:
-            run = cut.model(probing=noises is not None).run(args, kwargs, noises or ())
+            run = cut.next(probing=noises is not None).run(args, kwargs, noises or ())
             derivative = run.derivative
         if not plan.taps:
             return run.returned
-        self._check(cut, run)
+        if cut.to_be_checked(run):
+            check_cut(self.model, plan, run.output, run.taps)
         lesson = None
         if due and noises is not None and derivative is not None:
             d, *p = (_matrix(tensor, self.sample_dims) for tensor in (derivative, *noises))
@@ -203,18 +180,6 @@ class TappedEstimator(Estimator):
             return seal(tensor, y) if next(gradients, True) else tensor
 
         return map_tensors(run.returned, joined_or_sealed)
-
-    def _check(self, cut: _Cut, run: CutPass) -> None:
-        """Check that the cuts part the blocks, now and whenever a pass is unlike the last one."""
-        probing, eager = (
-            run.derivative is not None,
-            cut.passes == 0 or self._compile_options is None,
-        )
-        changed = cut.nodes.get(probing) != run.nodes
-        if eager and (changed or cut.passes % _CHECKED_EVERY == 0):
-            check_cut(self.model, cut.plan, run.output, run.taps)
-        cut.nodes[probing] = run.nodes
-        cut.passes += 1
 
     def _join(self, plan: TapPlan, run: CutPass, lesson: Lesson | None) -> Tensor:
         dtypes = [tap.dtype for tap in run.taps]
@@ -232,7 +197,7 @@ class TappedEstimator(Estimator):
         once = None if lesson is None else functools.partial(learn, lesson)
         return join_credit(run.output, run.taps, credit=credit, learn=once)
 
-    def _cut(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Cut:
+    def _cut(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CutModels:
         """The model cut for inputs like these, from memory where they were met before."""
         key = (signature(args), signature(kwargs), fingerprint(self.model))
         if key not in self._cuts:
@@ -241,7 +206,7 @@ class TappedEstimator(Estimator):
             self._cuts[key] = self._make_cut(args, kwargs)
         return self._cuts[key]
 
-    def _make_cut(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Cut:
+    def _make_cut(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CutModels:
         refuse_compiled(self.model)
         plan = plan_taps(
             self.model,
@@ -256,20 +221,7 @@ class TappedEstimator(Estimator):
         check_supported(self.model, plan, by_forward_ad=by_forward_ad)
         self._make_maps(plan)
 
-        def cut_model(probing: bool, options: Mapping[str, Any] | None) -> CutModel:
-            return CutModel(
-                self.model,
-                plan,
-                find_output=self._output_of,
-                probing=probing,
-                compile_options=options,
-            )
-
-        cut = _Cut(plan, cut_model(False, None), cut_model(True, None))
-        if self._compile_options is not None:
-            cut.compiled = cut_model(False, self._compile_options)
-            cut.compiled_probing = cut_model(True, self._compile_options)
-        return cut
+        return CutModels(self.model, plan, self._output_of, self._compile_options)
 
     def _perturbations(self, probe: Probe, plan: TapPlan, step: int) -> list[Tensor]:
         return probe.draw(
