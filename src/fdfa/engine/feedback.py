@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, cast
@@ -18,7 +17,6 @@ __all__ = [
     "FeedbackMaps",
     "FeedbackOptimizer",
     "Start",
-    "full_precision",
     "in_bytes",
 ]
 
@@ -250,20 +248,6 @@ class FeedbackMaps(nn.Module):
             else:  # an optimiser's counter
                 room = torch.empty_like(value)
             self[tap]._buffers[buffer] = room
-
-
-def full_precision(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Feedback is computed as wide as it is kept, whatever autocast the caller has in force.
-
-    Args:
-        device: of the feedback.
-
-    Returns:
-        A context in which autocast is off.
-    """
-    if torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return contextlib.nullcontext()
 
 
 def in_bytes(size: float) -> str:

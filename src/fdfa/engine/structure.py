@@ -123,9 +123,13 @@ def fingerprint(model: nn.Module) -> tuple[Any, ...]:
     modules = [model]
     for module in modules:  # grows while it is read
         own = module.__dict__
-        found += (id(module), own.get("forward"), own.get("_compiled_call_impl") is not None)
-        found += [p is not None and p.requires_grad for p in own["_parameters"].values()]
-        modules += [child for child in own["_modules"].values() if child is not None]
+        found.append(id(module))
+        if "forward" in own or "_compiled_call_impl" in own:
+            found += (own.get("forward"), own.get("_compiled_call_impl") is not None)
+        for parameter in own["_parameters"].values():
+            found.append(parameter is not None and parameter.requires_grad)
+        if own["_modules"]:
+            modules += [child for child in own["_modules"].values() if child is not None]
     return tuple(found)
 
 

@@ -16,7 +16,7 @@ from fdfa.engine.cut import CutModels, CutPass
 from fdfa.engine.differences import central_difference
 from fdfa.engine.distributed import agreed, process_rank
 from fdfa.engine.estimator import Estimator
-from fdfa.engine.feedback import FeedbackMaps, Start, full_precision
+from fdfa.engine.feedback import FeedbackMaps, Start
 from fdfa.engine.lessons import Lesson
 from fdfa.engine.outputs import map_tensors, output_tensor
 from fdfa.engine.probes import Probe, generator_for
@@ -185,13 +185,15 @@ class TappedEstimator(Estimator):
         dtypes = [tap.dtype for tap in run.taps]
 
         def credit(number: int, e: Tensor) -> Tensor:
+            if torch.is_autocast_enabled(e.device.type):
+                with torch.autocast(e.device.type, enabled=False):
+                    return credit(number, e)
             tap = plan.taps[number]
-            with full_precision(e.device):
-                g = self.feedback[tap].forward(_matrix(e, self.sample_dims))  # (N, |h|)
+            g = self.feedback[tap].forward(_matrix(e, self.sample_dims))  # (N, |h|)
             return g.view(tap.shape).to(dtypes[number])
 
         def learn(lesson: Lesson) -> None:
-            with full_precision(lesson.derivative.device):
+            with torch.autocast(lesson.derivative.device.type, enabled=False):
                 self.teach(lesson)
 
         once = None if lesson is None else functools.partial(learn, lesson)
