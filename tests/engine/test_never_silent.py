@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import fdfa
-from fdfa.errors import CheckpointError, FDFAError, ProbeError, UnsupportedModelError
+from fdfa.errors import CheckpointError, ConfigError, FDFAError, ProbeError, UnsupportedModelError
 
 
 def _mlp() -> nn.Sequential:
@@ -139,6 +139,11 @@ def test_an_empty_batch_is_told_from_an_empty_extra() -> None:
     learner({"x": torch.randn(5, 4)}, extra=torch.empty(0, 3)).sum().backward()
     with pytest.raises(ValueError, match="the batch is empty"):
         learner({"x": torch.randn(0, 4)})
+
+
+def test_an_unknown_option_of_a_class_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"unknown option 'feedback_rte'.*'feedback_rate'"):
+        fdfa.FDFA(_mlp(), feedback_rte=0.1)
 
 
 def test_a_partial_state_may_be_loaded_when_asked_for() -> None:

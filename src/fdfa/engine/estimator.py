@@ -6,10 +6,11 @@ An ``nn.Module`` around the user's model whose ``backward()`` is a learning rule
 from __future__ import annotations
 
 import abc
+import inspect
 import json
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from torch._compile import _disable_dynamo
 from fdfa.engine.distributed import refuse_wrapped
 from fdfa.engine.outputs import map_tensors
 from fdfa.engine.saved_tensors import checkpoint_region
-from fdfa.errors import CheckpointError, UnsupportedModelError
+from fdfa.errors import CheckpointError, ConfigError, UnsupportedModelError, unknown_name
 
 __all__ = ["Estimator"]
 
@@ -48,6 +49,19 @@ class Estimator(nn.Module, abc.ABC):
     """
 
     method: ClassVar[str]
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Say what was meant by an unknown option, before Python says that it is one."""
+        parameters = inspect.signature(cls.__init__).parameters.values()
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            known = [parameter.name for parameter in parameters if parameter.name != "self"]
+            for option in options:
+                if option not in known:
+                    text = unknown_name(
+                        "option", option, [name for name in known if name != "model"]
+                    )
+                    raise ConfigError(f"method {cls.method!r}: {text}")
+        return super().__new__(cls)
 
     def __init__(
         self, model: nn.Module, *, output: str | int | None = None, seed: int | None = None

@@ -2,7 +2,7 @@
 
 A dual tensor costs an operation to make and another to take apart. Inside an ``nn.Sequential``, and
 between a module and a tap, we know who takes a result: it need not be dual. On the fully connected
-network of the benchmarks that is 0.1 of backpropagation's step.
+network of the benchmarks that saves 0.04 of backpropagation's step (1.36 to 1.31).
 """
 
 from __future__ import annotations

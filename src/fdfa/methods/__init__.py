@@ -126,8 +126,4 @@ def wrap(method: str, model: nn.Module, **options: Any) -> Estimator:
     known = methods()
     if method not in known:
         raise ConfigError(unknown_name("method", method, list(known)))
-    valid = known[method].options()
-    for option in options:
-        if option not in valid:
-            raise ConfigError(f"method {method!r}: " + unknown_name("option", option, list(valid)))
     return known[method].estimator(model, **options)
