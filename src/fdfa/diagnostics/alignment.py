@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from fdfa.engine.estimator import Estimator
 from fdfa.engine.intercept import untouched_state
-from fdfa.engine.tapped import TappedEstimator
 
 __all__ = ["alignment"]
 
@@ -67,21 +66,14 @@ def alignment(
             "Call learner.train() first."
         )
     args = inputs if isinstance(inputs, tuple) else (inputs,)
-    twin, plain = _alone(copy.deepcopy(learner)), copy.deepcopy(learner.model)
+    twin, plain = copy.deepcopy(learner), copy.deepcopy(learner.model)
+    twin.alone = True  # other processes are not making this pass
     # Each of the two forks the random number generators where they stand now: equal dropout masks.
     with torch.enable_grad(), untouched_state(twin):
         ruled = _gradients(loss_function(twin(*args), targets), twin.model)
     with torch.enable_grad(), untouched_state(plain):
         exact = _gradients(loss_function(plain(*args), targets), plain)
     return {name: _cosine(ruled[name], exact[name]) for name in exact}
-
-
-def _alone(twin: Estimator) -> Estimator:
-    """A copy that no longer speaks with other processes: they are not making this pass."""
-    if isinstance(twin, TappedEstimator):
-        twin.teach = lambda lesson: None  # type: ignore[method-assign]  # sums over all processes
-        twin._seed_agreed = True  # else the first pass of a fresh learner asks for process 0's
-    return twin
 
 
 def _gradients(loss: Tensor, model: nn.Module) -> dict[str, Tensor | None]:

@@ -41,6 +41,8 @@ class Estimator(nn.Module, abc.ABC):
     Attributes:
         model: the user's model, untouched.
         steps: forward passes in which the method learned.
+        alone: set it on a copy that one process of several runs by itself: it speaks with no other
+            process, and teaches nothing but gradients.
 
     Raises:
         TypeError: if ``model`` is not an instance of a module, or ``seed`` no whole number.
@@ -74,6 +76,7 @@ class Estimator(nn.Module, abc.ABC):
         self.output = output
         self.seed = (torch.initial_seed() if seed is None else seed) % 2**63
         self.steps = 0
+        self.alone = False
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's own return value; in training mode its output carries the learning rule.

@@ -144,7 +144,7 @@ class TappedEstimator(Estimator):
         """
         cut, step = self._cut(args, kwargs), self.take_step()
         plan, probe = cut.plan, self.probe
-        due = probe is not None and probe.due(step) and bool(plan.taps)
+        due = probe is not None and probe.due(step) and bool(plan.taps) and not self.alone
         noises, derivative = None, None
         if probe is not None and plan.taps and (due or checkpoint_region() is not None):
             # what a checkpoint runs again must save what this pass saves: probe in both, or neither
@@ -241,7 +241,9 @@ class TappedEstimator(Estimator):
     def _make_maps(self, plan: TapPlan) -> None:
         outputs = math.prod(plan.output_shape[self.sample_dims :])
         like = next(self.model.parameters())
-        if not self._seed_agreed:  # once: later structures may be met by one process alone
+        if (
+            not self._seed_agreed and not self.alone
+        ):  # once: later structures may be met by one process alone
             self.seed, self._seed_agreed = agreed(self.seed, like.device), True
         for tap in plan.taps:
             self.feedback.ensure(
