@@ -107,17 +107,22 @@ def test_two_checkpointed_passes_before_one_backward_are_exact() -> None:
 
 
 class Talkative(nn.Module):
-    """Fails in words that hold those of torch's complaint about a missing derivative."""
+    """Fails, once told to, in words that hold those of torch's missing derivative."""
+
+    broken = False
 
     def forward(self, x: Tensor) -> Tensor:
-        raise RuntimeError("forward: HEAD size 3 does not divide PADDING 8")
+        if self.broken:
+            raise RuntimeError("forward: HEAD size 3 does not divide PADDING 8")
+        return torch.tanh(x)
 
 
 def test_an_ordinary_error_of_the_model_stays_what_it_is() -> None:
-    model = _mlp()
+    """On a probing pass: the plan is there already, so that it is the cut model that fails."""
+    model = nn.Sequential(nn.Linear(4, 6), Talkative(), nn.Linear(6, 3))
     learner = fdfa.FDFA(model)
     learner(torch.randn(5, 4)).sum().backward()
-    model[3].forward = Talkative().forward
+    model[1].broken = True
     with pytest.raises(RuntimeError, match="HEAD size") as caught:
         learner(torch.randn(5, 4))
     assert not isinstance(caught.value, ProbeError)

@@ -222,7 +222,6 @@ class TappedEstimator(Estimator):
         by_forward_ad = self.probe is not None and self.probe.derivative == "forward-ad"
         check_supported(self.model, plan, by_forward_ad=by_forward_ad)
         self._make_maps(plan)
-
         return CutModels(self.model, plan, self._output_of, self._compile_options)
 
     def _perturbations(self, probe: Probe, plan: TapPlan, step: int) -> list[Tensor]:
@@ -241,9 +240,8 @@ class TappedEstimator(Estimator):
     def _make_maps(self, plan: TapPlan) -> None:
         outputs = math.prod(plan.output_shape[self.sample_dims :])
         like = next(self.model.parameters())
-        if (
-            not self._seed_agreed and not self.alone
-        ):  # once: later structures may be met by one process alone
+        # once: a later structure may be met by one process alone
+        if not self._seed_agreed and not self.alone:
             self.seed, self._seed_agreed = agreed(self.seed, like.device), True
         for tap in plan.taps:
             self.feedback.ensure(
