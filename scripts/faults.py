@@ -136,7 +136,7 @@ FAULTS = (
     Fault(
         "a lesson in autocast's precision",
         "engine/tapped.py",
-        "with full_precision(lesson.derivative.device):",
+        "with torch.autocast(lesson.derivative.device.type, enabled=False):",
         "if True:",
         (f"{FIRST_STEP}::test_autocast_leaves_the_map_and_its_lesson_in_float32",),
     ),
