@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 # Written last, so that an install that was cut off starts again.
 STAMP := .venv/.installed
+DOCS_STAMP := .venv/.docs-installed
 
 .DEFAULT_GOAL := help
 .PHONY: help install check test test-slow bench demo docs clean
@@ -39,10 +40,18 @@ demo: $(STAMP) ## backpropagation, DFA and FDFA on real handwritten digits
 	$(BIN)/fdfa compare --data digits --methods backpropagation dfa fdfa --epochs 20 --seeds 3 \
 		--out runs/demo --overwrite
 
-docs: $(STAMP) ## run every example of README.md and docs/
-	$(BIN)/python -m pytest -n0 --doctest-glob='*.md' README.md docs
+docs: $(DOCS_STAMP) ## build docs/_build/html, every warning an error, and run all examples
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -d docs/_build/doctrees \
+		docs docs/_build/html
+	$(BIN)/python -m pytest -n0 -m '' tests/docs
+	@echo 'Open docs/_build/html/index.html.'
+
+# Sphinx is installed for `make docs` alone: the tests need none.
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	@touch $@
 
 clean: ## remove what was built here, .venv and the runs of `make demo` included
-	rm -rf .venv build dist runs/demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache \
-		.hypothesis .coverage .coverage.* htmlcov
+	rm -rf .venv build dist docs/_build runs/demo .pytest_cache .mypy_cache .ruff_cache \
+		.import_linter_cache .hypothesis .coverage .coverage.* htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,6 +14,7 @@ import fdfa
 import fdfa.data
 import fdfa.models
 from fdfa.diagnostics import alignment
+from fdfa.training import evaluate
 
 BATCH, EPOCHS, RATE, DECAY = 64, 3, 1e-4, 0.95
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -60,7 +61,7 @@ def measure_alignment() -> Sequence[Promise]:
         method, options = CASES[name]
         learner = fdfa.wrap(method, copy.deepcopy(model), seed=0, **options)
         _train(learner, data, epochs=1)
-        inputs, targets = data.train_inputs[:1024], data.train_labels[:1024]
+        inputs, targets = data.train.first(1024)
         cosines = alignment(learner, F.cross_entropy, inputs, targets)
         matrices = {n for n, p in learner.model.named_parameters() if p.dim() >= 2}
         found[name] = {n: c for n, c in cosines.items() if n in matrices}
@@ -89,20 +90,15 @@ def _train(learner: torch.nn.Module, data: fdfa.data.Dataset, *, epochs: int) ->
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, DECAY)
     order = torch.Generator().manual_seed(0)
     learner.train()
+    inputs, labels = data.train.first(len(data.train))
     for _ in range(epochs):
-        for index in torch.randperm(len(data.train_labels), generator=order).split(BATCH):
+        for index in torch.randperm(len(labels), generator=order).split(BATCH):
             optimizer.zero_grad()
-            loss = F.cross_entropy(learner(data.train_inputs[index]), data.train_labels[index])
+            loss = F.cross_entropy(learner(inputs[index]), labels[index])
             loss.backward()
             optimizer.step()
         scheduler.step()
 
 
-@torch.no_grad()
 def _accuracy(learner: torch.nn.Module, data: fdfa.data.Dataset) -> float:
-    learner.eval()
-    hits = [
-        (learner(x).argmax(1) == y).sum()
-        for x, y in zip(data.test_inputs.split(1000), data.test_labels.split(1000), strict=True)
-    ]
-    return 100 * int(sum(hits)) / len(data.test_labels)
+    return 100 * evaluate(learner, data.test).accuracy

@@ -1,6 +1,6 @@
 """Prints every figure that the project promises, measured here and now.
 
-    python benchmarks/report.py                # all of it (needs MNIST; about six minutes)
+    python benchmarks/report.py                # all of it (needs MNIST; about seven minutes)
     python benchmarks/report.py speed memory   # some parts
     FDFA_DATA=/path/to/data python benchmarks/report.py accuracy alignment
 
@@ -19,6 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 import accuracy
+import loop
 import memory
 import speed
 from promises import Promise
@@ -27,6 +28,7 @@ PARTS: dict[str, Callable[[], Sequence[Promise]]] = {
     "accuracy": accuracy.measure_accuracy,
     "alignment": accuracy.measure_alignment,
     "speed": speed.measure,
+    "loop": loop.measure,
     "memory": memory.measure,
     "alexnet": memory.measure_alexnet,
 }

@@ -255,8 +255,8 @@ FAULTS = (
     Fault(
         "layer norm's rule forgets the weight",
         "engine/tangent_rules.py",
-        "return t if m.weight is None else t * m.weight\n",
-        "return t\n",
+        "return (t if m.weight is None else t * m.weight).to(y.dtype)\n",
+        "return t.to(y.dtype)\n",
         (RULES,),
     ),
     Fault(

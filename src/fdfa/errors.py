@@ -18,8 +18,11 @@ __all__ = [
     "NonFiniteLossError",
     "ProbeError",
     "UnsupportedModelError",
+    "briefly",
     "unknown_name",
 ]
+
+_LONGEST = 300  # characters that are quoted of others
 
 
 class FDFAError(Exception):
@@ -62,7 +65,10 @@ class UnsupportedModelError(FDFAError, ValueError):
     def __init__(self, problems: str | Iterable[str]) -> None:
         found = (problems,) if isinstance(problems, str) else tuple(problems)
         if not found:
-            raise ValueError("an UnsupportedModelError needs at least one problem to report")
+            raise ValueError(
+                "an UnsupportedModelError needs at least one problem to report. Give a text, or a "
+                "list of texts."
+            )
         # `args` holds what the constructor takes: this is all that pickle and copy rely on.
         super().__init__(found)
         self.problems = found
@@ -127,6 +133,30 @@ class NonFiniteLossError(FDFAError, ArithmeticError):
         >>> isinstance(NonFiniteLossError("the loss is nan"), ArithmeticError)
         True
     """
+
+
+def briefly(error: BaseException, *, named: bool = False) -> str:
+    r"""What another program says, so that it can be quoted in a sentence of ours.
+
+    Args:
+        error: of Python, torch, the system, the user.
+        named: whether its type stands before.
+
+    Returns:
+        Its first line (torch adds pages to it), one more where that ends in a colon; blanks joined,
+        no full stop at the end, of a long one the beginning.
+
+    Example:
+        >>> briefly(RuntimeError("no\tmemory left. \nframe #1: c10::Error"), named=True)
+        'RuntimeError: no memory left'
+    """
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]).rstrip(". ")
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]} ..."
+    if not named:
+        return text or type(error).__name__
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def unknown_name(kind: str, given: str, valid: Sequence[str]) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
 import fdfa
-from fdfa import cli
 from fdfa.cli import main
+from fdfa.cli.parsing import COMMANDS
+from fdfa.training import StepResult, Trainer, read_checkpoint
+from tests.studies.folders import assert_same_comparisons, assert_same_runs
 
 QUICK = ["--epochs", "1", "--batch-size", "256", "--model-options", "width=8", "depth=1"]
 COMPARE = ["compare", *QUICK, "--seeds", "1", "--timing-rounds", "10"]
@@ -34,34 +37,45 @@ def test_version(capsys: Capture) -> None:
     assert capsys.readouterr().out == f"fdfa {fdfa.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["train", "compare", "methods", "explain"])
+DATA_COMMANDS = ["data list", "data get", "data verify"]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *DATA_COMMANDS])
 def test_help_teaches_with_an_example_that_can_be_typed(command: str, capsys: Capture) -> None:
-    assert main([command, "--help"]) == 0
+    assert main([*command.split(), "--help"]) == 0
     text = capsys.readouterr().out
     assert f"Example:\n  fdfa {command}" in text
-    assert all(len(line) <= 80 or "Train several" in line for line in text.splitlines())
+    loose = ("Train several", "usage: ")
+    assert all(len(line) <= 80 or line.startswith(loose) for line in text.splitlines())
 
 
 def test_help_lists_the_commands(capsys: Capture) -> None:
     for argv in ([], ["--help"]):
         assert main(argv) == 0
         text = capsys.readouterr().out
-        assert all(f"• {name} " in text for name in ("train", "compare", "methods", "explain"))
+        assert all(f"• {name} " in text for name in COMMANDS)
         assert "fdfa compare --data digits" in text
 
 
 def test_the_examples_in_the_help_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    """With fewer epochs and seeds; whatever else the help says must be accepted."""
+    """With fewer epochs and seeds; whatever else the help says must be accepted.
+
+    One after the other in one folder: what the first makes, the next ones name.
+    """
     monkeypatch.chdir(tmp_path)
-    for kind in (cli.Train, cli.Compare, cli.Methods, cli.Explain):
-        argv = kind.EXAMPLE.replace("\\\n", " ").split()[1:]
-        if kind in (cli.Train, cli.Compare):
-            argv += QUICK
-        if kind is cli.Compare:
-            argv += ["--seeds", "1", "--timing-rounds", "10"]
-        assert main(argv) == 0, capsys.readouterr().err
+    examples = {name: kind.EXAMPLE.replace("\\\n", " ").split() for name, kind in COMMANDS.items()}
+    small = {
+        "train": QUICK,
+        "compare": [*QUICK, "--seeds", "1", "--timing-rounds", "10"],
+        "explain": ["--model", "fully-connected"],
+    }
+    for name, (program, *argv) in examples.items():
+        assert (program, argv[0]) == ("fdfa", name)
+        if name == "evaluate":  # a single run
+            assert main(["train", *QUICK, "--overwrite", "--quiet", "--out", argv[1]]) == 0
+        assert main([*argv, *small.get(name, [])]) == 0, capsys.readouterr().err
 
 
 def test_methods_as_json(capsys: Capture) -> None:
@@ -80,7 +94,7 @@ def test_compare_prints_one_table_and_names_the_files(tmp_path: Path, capsys: Ca
     lines = captured.out.splitlines()
     assert sum(line.startswith((" backpropagation ", " fdfa ")) for line in lines) == 2
     assert lines[-1] == (
-        f"Written to {out}: config.json, metrics.jsonl, results.json, learning_curves.png, "
+        f"Written to {out}: config.json, speed.json, results.json, learning_curves.png, "
         "learning_curves.svg"
     )
     saved = json.loads((out / "config.json").read_text())["compare"]["options"]["fdfa"]
@@ -165,7 +179,6 @@ MISTAKES = [
     (["train", "--model", "torch:nothing"], "cannot be imported"),
     (["train", "--model-options", "depth=0"], "no tap was found"),
     (["train", "--model-options", "widht=3"], "Did you mean 'width'?"),
-    (["train", "--data", "mnist", "--data-dir", "/nowhere/at/all"], "/nowhere/at/all"),
     (["train", "--threads", "0"], "threads=0"),
     (["train", "--seed", "-1"], "seed=-1"),
     (["explain", "--batch-size", "0"], "batch_size=0"),
@@ -221,37 +234,73 @@ def test_a_folder_that_cannot_be_written_has_status_1(
     assert "Permission denied" in words(capsys.readouterr().err)
 
 
+def interrupting(monkeypatch: pytest.MonkeyPatch, at: int, *, gently: bool = True) -> None:
+    """Ctrl-C after so many steps of the process; a second one at once if not gently."""
+    steps = 0
+
+    def step_finished(self: object, trainer: Trainer, result: StepResult) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == at:
+            signal.raise_signal(signal.SIGINT)
+            if not gently:
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("fdfa.studies.progress.PlainProgress.step_finished", step_finished)
+
+
 def test_an_interrupted_comparison_shows_what_it_has_and_ends_with_130(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    def interrupt(self: object, result: object) -> None:
-        nonlocal epochs
-        epochs += 1
-        if epochs == 2:
-            raise KeyboardInterrupt
-
-    epochs = 0
-    monkeypatch.setattr("fdfa.studies.progress.PlainProgress.epoch_finished", interrupt)
-    argv = [*COMPARE, "--methods", "backpropagation", "fdfa", "--out", str(tmp_path / "run")]
-    assert main(argv) == 130
+    out = tmp_path / "run"
+    argv = [*COMPARE, "--methods", "backpropagation", "fdfa", "--out", str(out)]
+    with monkeypatch.context() as patch:
+        interrupting(patch, at=6 + 2)
+        assert main(argv) == 130
     captured = capsys.readouterr()
     assert "Interrupted: 1 of 2 runs were finished" in words(captured.err)
+    assert f"`fdfa resume {out}` goes on." in words(captured.err)
     assert " backpropagation " in captured.out
-    assert str(tmp_path / "run") in captured.out
-    assert json.loads((tmp_path / "run" / "results.json").read_text())["complete"] is False
+    assert read_checkpoint(out / "runs" / "fdfa-seed-0" / "checkpoints").step == 2
+    assert main(["resume", str(out)]) == 0
+    captured = capsys.readouterr()
+    assert " fdfa " in captured.out
+    assert json.loads((out / "results.json").read_text())["complete"] is True
+    assert main([*argv[:-1], str(tmp_path / "whole"), "--quiet"]) == 0
+    assert_same_comparisons(out, tmp_path / "whole")
 
 
+@pytest.mark.parametrize("gently", [True, False], ids=["once", "twice"])
 def test_an_interrupted_training_ends_with_130(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    gently: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    def interrupt(self: object, result: object) -> None:
-        if result.epoch == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr("fdfa.studies.progress.PlainProgress.epoch_finished", interrupt)
+    """In mid-epoch, with a checkpoint written; a second Ctrl-C waits for none."""
     threads = torch.get_num_threads()
     out = tmp_path / "run"
-    assert main(["train", *QUICK, "--epochs", "3", "--out", str(out)]) == 130
-    assert f"Interrupted. {out}/metrics.jsonl has what was finished." in capsys.readouterr().err
+    argv = ["train", *QUICK, "--epochs", "3", "--checkpoint-steps", "3", "--out", str(out)]
+    with monkeypatch.context() as patch:
+        interrupting(patch, at=11, gently=gently)
+        assert main(argv) == 130
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    if gently:
+        assert f"Interrupted: after step 11. `fdfa resume {out}` goes on." in words(captured.err)
+    assert "Interrupted" in captured.err
+    assert "Traceback" not in captured.err
+    assert read_checkpoint(out / "checkpoints").step == (11 if gently else 9)
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 1
     assert torch.get_num_threads() == threads
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert main(["resume", str(out)]) == 0
+    assert main([*argv[:-1], str(tmp_path / "whole"), "--quiet"]) == 0
+    assert_same_runs(out, tmp_path / "whole")
+
+
+def test_without_a_folder_an_interruption_says_that_nothing_was_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    interrupting(monkeypatch, at=2)
+    assert main(["train", *QUICK]) == 130
+    assert "Interrupted: after step 2. Nothing was kept: --out FOLDER would have." in words(
+        capsys.readouterr().err
+    )

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from fdfa.training import read_checkpoint
+
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
 
 
@@ -66,7 +68,9 @@ def test_the_installed_command_runs_the_first_example(tmp_path: Path) -> None:
     assert "\x1b" not in done.stdout + done.stderr
     assert len([line for line in done.stderr.splitlines() if line.startswith("[")]) == 9
     assert done.stdout.splitlines()[-1].startswith("Written to runs/first: config.json,")
-    assert len((tmp_path / "runs/first/metrics.jsonl").read_text().splitlines()) == 3 * 3 * 2
+    metrics = list((tmp_path / "runs" / "first" / "runs").glob("*/metrics.jsonl"))
+    assert len(metrics) == 3 * 3
+    assert all(len(path.read_text().splitlines()) == 2 for path in metrics)
 
 
 @pytest.mark.slow
@@ -88,14 +92,17 @@ def test_ctrl_c_leaves_what_is_finished(tmp_path: Path) -> None:
     shown, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "of 100 runs were finished" in said
+    assert f"`fdfa resume {tmp_path / 'run'}` goes on." in " ".join(said.split())
     assert "Traceback" not in said
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert results["complete"] is False
-    assert len(results["runs"]) >= 2
     assert " fdfa " in shown
-    for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
-        json.loads(line)
-    assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
+    runs = [path for path in (tmp_path / "run" / "runs").iterdir() if path.is_dir()]
+    assert len([run for run in runs if (run / "results.json").exists()]) >= 2
+    for run in runs:
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["epoch"] for line in lines] == [*range(1, len(lines) + 1)]
+        read_checkpoint(run / "checkpoints")  # of the one that was interrupted, too
+    hidden = [path for path in (tmp_path / "run").rglob(".*") if path.name != ".lock"]
+    assert not hidden
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
+import fdfa
 from fdfa.engine.estimator import Estimator
 from fdfa.errors import ProbeError
 from tests.contract.networks import batch, busy, convolutional, dense, images
@@ -192,3 +193,23 @@ def test_channels_last(case: Case, model_too: bool) -> None:
     for parameter in learner.parameters():
         assert parameter.grad is not None
         assert parameter.grad.stride() == parameter.stride()
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [nn.LayerNorm(8), nn.LayerNorm(8, elementwise_affine=False), nn.GroupNorm(2, 8)],
+    ids=["layer norm", "layer norm without weights", "group norm"],
+)
+def test_autocast_probes_pass_normalisation(norm: nn.Module) -> None:
+    """A probe in bfloat16 teaches what one in float32 teaches, up to the rounding."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), copy.deepcopy(norm), nn.Linear(8, 3)
+    )
+    learned = {}
+    for narrow in (False, True):
+        learner = fdfa.FDFA(copy.deepcopy(model), feedback_rate=1.0, seed=0)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=narrow):
+            learner(torch.randn(64, 4, generator=torch.Generator().manual_seed(1))).sum().backward()
+        learned[narrow] = {k: v for k, v in own_state(learner).items() if v.is_floating_point()}
+    _alike(learned[True], learned[False])

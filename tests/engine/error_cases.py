@@ -252,7 +252,7 @@ OUTPUTS = [
         output=2,
     ),
     _refused(
-        "name for a bare output", mlp, "output='logits'", "Leave output= away", output="logits"
+        "name for a bare output", mlp, "output='logits'", "Leave output= out", output="logits"
     ),
     ErrorCase(
         "loss from another tensor",

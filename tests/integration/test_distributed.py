@@ -12,7 +12,7 @@ from tests.integration.ranks import run_checks
 @pytest.mark.distributed
 def test_two_processes(tmp_path: pathlib.Path, subtests: pytest.Subtests) -> None:
     """One pair of processes for all checks, since to start it costs seconds."""
-    modules = ("learning_checks", "wrapper_checks")
+    modules = ("learning_checks", "wrapper_checks", "training_checks")
     outcomes = run_checks([f"tests.integration.{module}" for module in modules], tmp_path)
     assert outcomes
     for name, by_rank in outcomes.items():

@@ -2,67 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
-import torch
 from torch import nn
 
 from fdfa import models
-from fdfa.errors import ConfigError
-
-
-def parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def convolution(inputs: int, outputs: int, side: int) -> int:
-    """Parameters of a convolution with a bias, batch norm included."""
-    return (inputs * side * side + 1) * outputs + 2 * outputs
-
-
-def dense(inputs: int, outputs: int) -> int:
-    """Parameters of a linear layer with a bias."""
-    return (inputs + 1) * outputs
-
-
-def outputs_of(model: nn.Sequential, image: tuple[int, int, int]) -> dict[str, torch.Size]:
-    """The shape of every layer's output for one example."""
-    shapes, x = {}, torch.randn(1, *image)
-    with torch.no_grad():
-        for name, layer in model.eval().named_children():
-            x = layer(x)
-            shapes[name] = x.shape[1:]
-    return shapes
-
-
-@pytest.mark.parametrize("classes", [2, 10])
-@pytest.mark.parametrize(
-    ("name", "image"),
-    [
-        ("fully-connected", (1, 8, 8)),
-        ("fully-connected", (3, 5, 7)),
-        ("convolutional", (3, 32, 32)),
-        ("convolutional", (1, 10, 13)),
-        ("lenet", (1, 28, 28)),
-        ("lenet", (3, 12, 17)),
-        ("resnet20", (3, 32, 32)),
-        ("resnet20", (1, 5, 8)),
-        ("alexnet", (3, 63, 70)),
-    ],
-)
-def test_build_gives_one_number_a_class(
-    name: str, image: tuple[int, int, int], classes: int
-) -> None:
-    model = models.build(name, image=image, classes=classes)
-    assert model.training
-    y = model(torch.randn(2, *image))
-    assert y.shape == (2, classes)
-    assert y.isfinite().all()
-    y.sum().backward()
-    assert all(parameter.grad is not None for parameter in model.parameters())
-
-
-def test_the_names_are_the_networks_that_can_be_built() -> None:
-    assert models.names() == ("fully-connected", "convolutional", "alexnet", "lenet", "resnet20")
+from tests.models.counting import build, convolution, dense, order, outputs_of, parameters
 
 
 class TestFullyConnected:
@@ -97,36 +43,49 @@ class TestConvolutional:
         assert shapes["flatten"].numel() == flat
         assert sum(shapes[f"relu{number}"].numel() for number in (1, 2, 3)) == units
 
-    def test_order_of_the_layers(self) -> None:
-        kinds = [type(layer) for layer in models.convolutional()]
-        convolutions = [nn.Conv2d, nn.BatchNorm2d, nn.ReLU] * 2
-        hidden = [nn.Linear, nn.BatchNorm1d, nn.ReLU]
-        assert kinds == [*convolutions, nn.MaxPool2d, nn.Flatten, *hidden, nn.Linear]
+    @pytest.mark.parametrize(
+        ("form", "layers"), [("code", "cnr cnrp f lnr l"), ("announced", "cnrp cnrp f lnr l")]
+    )
+    def test_order_of_the_layers(self, form: str, layers: str) -> None:
+        assert order(build("convolutional", form=form)) == layers.replace(" ", "")
 
-    def test_parameters(self) -> None:
-        expected = convolution(3, 15, 5) + convolution(15, 40, 5)
-        expected += dense(5_760, 128) + 2 * 128 + dense(128, 10)
-        assert parameters(models.convolutional()) == expected
+    @pytest.mark.parametrize(
+        ("form", "channels", "side", "flat"),
+        [
+            ("code", 1, 28, 4_000),
+            ("code", 3, 32, 5_760),
+            ("announced", 1, 28, 40 * 4 * 4),  # 28, 24, 12, 8, 4
+            ("announced", 3, 32, 40 * 5 * 5),  # 32, 28, 14, 10, 5
+        ],
+    )
+    def test_parameters(self, form: str, channels: int, side: int, flat: int) -> None:
+        model = build("convolutional", image=(channels, side, side), form=form)
+        expected = convolution(channels, 15, 5) + convolution(15, 40, 5)
+        expected += dense(flat, 128) + 2 * 128 + dense(128, 10)
+        assert parameters(model) == expected
+
+    def test_the_names_count_the_layers(self) -> None:
+        names = [name for name, _ in build("convolutional", form="announced").named_children()]
+        first = ["conv1", "norm1", "relu1", "pool1", "conv2", "norm2", "relu2", "pool2", "flatten"]
+        assert names == [*first, "linear1", "norm3", "relu3", "output"]
 
 
 class TestAlexNet:
     def test_units_of_the_authors_taps(self) -> None:
         # At 224 x 224, as on CIFAR-100; a tap lies behind pooling where there is any.
         image = (3, 224, 224)
-        shapes = outputs_of(models.alexnet(image=image, classes=100), image)
+        shapes = outputs_of(build("alexnet", image=image, classes=100), image)
         taps = ["pool1", "pool2", "relu3", "relu4", "flatten", "relu6", "relu7"]
         units = [shapes[tap].numel() for tap in taps]
         assert units == [46_656, 32_448, 64_896, 43_264, 9_216, 4_096, 4_096]
         assert sum(units) == 204_672
 
     def test_order_of_the_layers(self) -> None:
-        letters = {nn.Conv2d: "c", nn.BatchNorm2d: "n", nn.BatchNorm1d: "n", nn.ReLU: "r"}
-        letters |= {nn.MaxPool2d: "p", nn.AdaptiveAvgPool2d: "a", nn.Flatten: "f", nn.Linear: "l"}
-        order = "".join(letters[type(layer)] for layer in models.alexnet())
-        assert order == "cnrp cnrp cnr cnr cnrp af lnr lnr l".replace(" ", "")
+        expected = "cnrp cnrp cnr cnr cnrp af lnr lnr l"
+        assert order(build("alexnet")) == expected.replace(" ", "")
 
     def test_windows_of_the_layers(self) -> None:
-        model = models.alexnet()
+        model = build("alexnet")
         windows = [
             (layer.kernel_size[0], layer.stride[0], layer.padding[0])
             for layer in model
@@ -140,7 +99,7 @@ class TestAlexNet:
         expected = convolution(3, 64, 11) + convolution(64, 192, 5) + convolution(192, 384, 3)
         expected += convolution(384, 256, 3) + convolution(256, 256, 3)
         expected += dense(9_216, 4_096) + dense(4_096, 4_096) + 4 * 4_096 + dense(4_096, 200)
-        assert parameters(models.alexnet()) == expected
+        assert parameters(build("alexnet")) == expected
 
 
 class TestLeNet:
@@ -154,87 +113,68 @@ class TestLeNet:
         assert kinds == [*convolutions, nn.Flatten, *([nn.Linear, nn.ReLU] * 2), nn.Linear]
 
 
-class TestResNet20:
-    def test_parameters(self) -> None:
-        # Convolutions have no bias; each has a batch norm. The shortcuts have nothing.
-        def pair(inputs: int, outputs: int) -> int:
-            return 9 * inputs * outputs + 9 * outputs * outputs + 4 * outputs
+class TestVGG:
+    @pytest.mark.parametrize(
+        ("depth", "layers", "count"),
+        [
+            # With batch norm and one linear layer on CIFAR-10, as usually quoted.
+            (11, "cp cp ccp ccp ccp", 9_231_114),
+            (13, "ccp ccp ccp ccp ccp", 9_416_010),
+            (16, "ccp ccp cccp cccp cccp", 14_728_266),
+        ],
+    )
+    def test_layers_and_parameters(self, depth: int, layers: str, count: int) -> None:
+        model = build("vgg", depth=depth)
+        assert order(model) == layers.replace("c", "cnr").replace(" ", "") + "afl"
+        assert layers.count("c") + 3 == depth  # the authors have three linear layers
+        stages = zip(layers.split(), [64, 128, 256, 512, 512], strict=True)
+        channels = [3, *(width for stage, width in stages for _ in stage[:-1])]
+        expected = sum(convolution(*pair, 3) for pair in itertools.pairwise(channels))
+        assert parameters(model) == expected + dense(512, 10) == count
 
-        expected = 9 * 3 * 16 + 2 * 16 + 3 * pair(16, 16) + pair(16, 32) + 2 * pair(32, 32)
-        expected += pair(32, 64) + 2 * pair(64, 64) + dense(64, 10)
-        assert parameters(models.resnet20()) == expected == 269_722
-
-    def test_twenty_weight_layers(self) -> None:
-        layers = [m for m in models.resnet20().modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-        assert len(layers) == 20
-
-    def test_the_shortcut_passes_every_second_pixel_among_zeros(self) -> None:
-        model = models.resnet20(image=(3, 8, 8)).eval()
-        block = model.stage2[0]
-        nn.init.zeros_(block.norm2.weight)  # silences the convolutions: only the shortcut is left
-        x = torch.rand(1, 16, 8, 8)
-        y = block(x)
-        assert y.shape == (1, 32, 4, 4)
-        assert torch.equal(y[:, 8:24], x[:, :, ::2, ::2])
-        assert not y[:, :8].any()
-        assert not y[:, 24:].any()
-
-
-@pytest.mark.parametrize(
-    ("call", "text"),
-    [
-        (
-            lambda: models.build("lenett", image=(1, 28, 28), classes=10),
-            r"unknown model 'lenett'. Did you mean 'lenet'\? Valid models: fully-connected, ",
-        ),
-        (
-            lambda: models.build("fully-connected", image=(1, 8, 8), classes=10, widht=3),
-            r"model 'fully-connected': unknown option 'widht'. Did you mean 'width'\? "
-            "Valid options: width, depth, batch_norm",
-        ),
-        (
-            lambda: models.build("lenet", image=(1, 28, 28), classes=10, width=3),
-            "model 'lenet': unknown option 'width'. There are no options to choose from",
-        ),
-        (
-            lambda: models.build("fully-connected", image=(1, 8, 8), classes=10, inputs=3),
-            "unknown option 'inputs'",
-        ),
-        (
-            lambda: models.build("fully-connected", image=(8, 8), classes=10),
-            r"image=\(8, 8\) is not an image shape",
-        ),
-        (lambda: models.fully_connected(0), "inputs=0 is not a possible size"),
-        (lambda: models.fully_connected(4, width=0), "width=0 .* at least 1"),
-        (lambda: models.fully_connected(4, depth=-1), "depth=-1 .* at least 0"),
-        (lambda: models.fully_connected(4, depth=True), "depth=True"),
-        (lambda: models.fully_connected(4, width="800"), "width='800'"),
-        (lambda: models.fully_connected(4, classes=0), "classes=0"),
-        (lambda: models.convolutional(classes=0), "classes=0"),
-        (lambda: models.lenet(classes=0), "classes=0"),
-        (lambda: models.alexnet(classes=0), "classes=0"),
-        (lambda: models.resnet20(classes=0), "classes=0"),
-        (lambda: models.convolutional(image=(0, 28, 28)), "channels=0"),
-        (lambda: models.convolutional(image=(1, 28, 9)), "'convolutional'.* at least 10 x 10"),
-        (lambda: models.lenet(image=(1, 11, 28)), "'lenet'.* at least 12 x 12"),
-        (lambda: models.alexnet(image=(3, 62, 64)), "'alexnet'.* at least 63 x 63"),
-        (lambda: models.resnet20(image=(3, 3, 4)), "'resnet20'.* at least 4 x 4"),
-    ],
-)
-def test_what_cannot_be_built(call, text: str) -> None:
-    with pytest.raises(ConfigError, match=text):
-        call()
+    def test_pooling_rounds_up_and_bears_its_convolutions_number(self) -> None:
+        shapes = outputs_of(build("vgg", width=2), (3, 28, 20))
+        pools = {name: tuple(shape) for name, shape in shapes.items() if "pool" in name}
+        assert pools == {
+            **{"pool1": (2, 14, 10), "pool2": (4, 7, 5), "pool4": (8, 4, 3)},
+            **{"pool6": (16, 2, 2), "pool8": (16, 1, 1)},
+        }
 
 
-@pytest.mark.parametrize(
-    ("factory", "image"),
-    [
-        (models.convolutional, (1, 10, 10)),
-        (models.lenet, (1, 12, 12)),
-        (models.alexnet, (3, 63, 63)),
-        (models.resnet20, (3, 4, 4)),
-    ],
-    ids=["convolutional", "lenet", "alexnet", "resnet20"],
-)
-def test_the_smallest_image_works(factory, image: tuple[int, int, int]) -> None:
-    assert factory(image=image)(torch.randn(2, *image)).isfinite().all()
+class TestTokens:
+    @pytest.mark.parametrize(
+        ("options", "count"),
+        [
+            # ViT-Ti/16: 5,717,416, less the class token and its position.
+            ({"patch": 16, "dim": 192, "depth": 12, "heads": 3}, 5_717_416 - 2 * 192),
+            # ViT-S/16: 22,050,664, likewise.
+            ({"patch": 16, "dim": 384, "depth": 12, "heads": 6}, 22_050_664 - 2 * 384),
+        ],
+        ids=["tiny", "small"],
+    )
+    def test_parameters_of_vit(self, options: dict[str, int], count: int) -> None:
+        model = build("vit", image=(3, 224, 224), classes=1000, **options)
+        dim, depth = options["dim"], options["depth"]
+        block = 2 * 2 * dim + dense(dim, 3 * dim) + dense(dim, dim)
+        block += dense(dim, 4 * dim) + dense(4 * dim, dim)
+        expected = dense(3 * 16 * 16, dim) + 14 * 14 * dim + depth * block
+        assert parameters(model) == expected + 2 * dim + dense(dim, 1000) == count
+
+    def test_parameters_of_mlp_mixer(self) -> None:
+        # Mixer-S/16, table 1 of the paper: 18.5 million with 1000 classes.
+        sizes = {"dim": 512, "depth": 8, "token_width": 256, "channel_width": 2048}
+        model = build("mlp_mixer", image=(3, 224, 224), classes=1000, patch=16, **sizes)
+        block = 2 * 2 * 512 + dense(196, 256) + dense(256, 196)
+        block += dense(512, 2048) + dense(2048, 512)
+        expected = dense(3 * 16 * 16, 512) + 8 * block + 2 * 512 + dense(512, 1000)
+        assert parameters(model) == expected == 18_528_264
+
+
+class TestRecurrent:
+    @pytest.mark.parametrize(("name", "gates"), [("gru", 3), ("lstm", 4)])
+    def test_parameters(self, name: str, gates: int) -> None:
+        def layer(inputs: int, width: int) -> int:
+            return gates * (dense(inputs, width) + dense(width, width))
+
+        expected = layer(3 * 32, 16) + 2 * layer(16, 16) + dense(16, 10)
+        assert parameters(build(name, image=(3, 5, 32), width=16, depth=3)) == expected

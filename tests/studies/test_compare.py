@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib
 import json
 import math
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,9 +21,13 @@ import fdfa.data
 from fdfa.errors import ConfigError, UnsupportedModelError
 from fdfa.studies.compare import CompareConfig, StudyInterrupted, compare
 from fdfa.studies.results import Comparison, Spread
+from fdfa.studies.resume import read_config, resume
 from fdfa.studies.runs import Run, StudyObserver
+from fdfa.studies.setup import Machine, Records, TrainConfig
 from fdfa.studies.task import Task, build_network
-from fdfa.training import TrainingSettings
+from fdfa.studies.train import train
+from fdfa.training import StepResult, Trainer, TrainingSettings
+from tests.studies.folders import assert_same_runs
 
 SMALL = CompareConfig(
     methods=("fdfa", "backpropagation"),
@@ -82,20 +88,21 @@ def test_backpropagation_equals_a_loop_written_by_hand(
     model = build_network(SMALL.task, data, seed=6)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     order = torch.Generator().manual_seed(6)
+    inputs, labels = data.train.inputs / 8.0 - 1, data.train.labels
     for _ in range(2):
-        for index in torch.randperm(len(data.train_labels), generator=order).split(256):
+        for index in torch.randperm(len(labels), generator=order).split(256):
             optimizer.zero_grad()
-            F.cross_entropy(model(data.train_inputs[index]), data.train_labels[index]).backward()
+            F.cross_entropy(model(inputs[index]), labels[index]).backward()
             optimizer.step()
         optimizer.param_groups[0]["lr"] *= 0.5
     model.eval()
     with torch.no_grad():
-        outputs = model(data.test_inputs)
-    correct = (outputs.argmax(1) == data.test_labels).float().mean().item()
+        outputs = model(data.test.inputs / 8.0 - 1)
+    correct = (outputs.argmax(1) == data.test.labels).float().mean().item()
     assert run.test is not None
     assert run.test.accuracy == pytest.approx(correct, rel=1e-6)
     assert run.test.loss == pytest.approx(
-        F.cross_entropy(outputs, data.test_labels).item(), rel=1e-4
+        F.cross_entropy(outputs, data.test.labels).item(), rel=1e-4
     )
 
 
@@ -103,20 +110,15 @@ def test_methods_of_one_seed_start_alike(monkeypatch: pytest.MonkeyPatch) -> Non
     """Fails if a method trains on weights that another one has changed already."""
     starts: dict[tuple[str, int], torch.Tensor] = {}
 
-    class Start(StudyObserver):
-        def run_started(self, method: str, seed: int) -> None:
-            self.key = (method, seed)
+    study = importlib.import_module("fdfa.studies.compare")
+    perform = study.perform
 
-    from fdfa.studies import compare as study
-
-    observer, perform = Start(), study.perform
-
-    def watched(learner: fdfa.methods.Estimator, *args: object, **kwargs: object) -> Run:
-        starts[observer.key] = copy.deepcopy(learner.model.linear1.weight.detach())
-        return perform(learner, *args, **kwargs)
+    def watched(config: TrainConfig, learner: fdfa.Estimator, *args: Any, **more: Any) -> Run:
+        starts[config.method, config.seed] = copy.deepcopy(learner.model.linear1.weight.detach())
+        return perform(config, learner, *args, **more)
 
     monkeypatch.setattr(study, "perform", watched)
-    compare(SMALL, observer=observer)
+    compare(SMALL)
     assert torch.equal(starts["fdfa", 5], starts["backpropagation", 5])
     assert torch.equal(starts["fdfa", 6], starts["backpropagation", 6])
     assert not torch.equal(starts["fdfa", 5], starts["fdfa", 6])
@@ -150,45 +152,71 @@ def test_the_cosine_is_the_mean_over_weight_matrices(
 
 def test_the_files(finished: tuple[Comparison, Path, Diary]) -> None:
     comparison, out, _ = finished
-    assert sorted(comparison.files) == sorted(out.iterdir())
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert len(lines) == 4 * 2
-    assert [(line["method"], line["seed"], line["epoch"]) for line in lines[:3]] == [
-        ("fdfa", 5, 1),
-        ("fdfa", 5, 2),
-        ("backpropagation", 5, 1),
-    ]
-    last = comparison.runs[3].epochs[1]
-    assert last.validation is not None
-    assert lines[-1]["validation"]["loss"] == last.validation.loss
-    assert (lines[-1]["learning_rate"], lines[-1]["step"]) == (5e-4, 12)
+    assert {*comparison.files, out / "runs", out / ".lock"} == set(out.iterdir())
+    pairs = ["fdfa-seed-5", "backpropagation-seed-5", "fdfa-seed-6", "backpropagation-seed-6"]
+    assert {path.name for path in (out / "runs").iterdir()} == set(pairs)
     results = json.loads((out / "results.json").read_text())
     assert results == comparison.report()
     assert results["complete"] is True
     assert results["runs"][0]["epochs"] == 2
+    assert json.loads((out / "speed.json").read_text())["fdfa"] == dataclasses.asdict(
+        comparison.summaries[0].step_time
+    )
+    for pair, run, told in zip(pairs, comparison.runs, results["runs"], strict=True):
+        own = out / "runs" / pair
+        names = {path.name for path in own.iterdir()}
+        assert names == {
+            "config.json",
+            "metrics.jsonl",
+            "timings.jsonl",
+            "model.safetensors",
+            "results.json",
+            "checkpoints",
+        }
+        lines = [json.loads(line) for line in (own / "metrics.jsonl").read_text().splitlines()]
+        assert [line["epoch"] for line in lines] == [1, 2]
+        last = run.epochs[1]
+        assert last.validation is not None
+        assert lines[-1]["validation"]["loss"] == last.validation.loss
+        assert lines[-1]["train"]["loss"] == last.train.loss
+        assert (lines[-1]["learning_rate"], lines[-1]["step"]) == (5e-4, 12)
+        assert json.loads((own / "results.json").read_text())["run"] == told
+
+
+def test_a_single_run_of_it_is_what_train_makes(
+    finished: tuple[Comparison, Path, Diary], tmp_path: Path
+) -> None:
+    """From its own config.json: every bit, whatever else the comparison trained before it."""
+    _, out, _ = finished
+    own = out / "runs" / "fdfa-seed-6"
+    config, _ = read_config(own)
+    assert isinstance(config, TrainConfig)
+    assert (config.method, config.seed, config.options["probe_every"]) == ("fdfa", 6, 2)
+    train(config, out=tmp_path / "alone")
+    assert_same_runs(tmp_path / "alone", own)
 
 
 def test_the_configuration_reproduces_the_run(finished: tuple[Comparison, Path, Diary]) -> None:
     comparison, out, _ = finished
     saved = json.loads((out / "config.json").read_text())
+    assert set(saved) == {"compare", "environment"}
     assert set(saved["environment"]) == {
         "fdfa",
         "torch",
         "python",
         "system",
+        "device",
         "threads",
+        "processes",
         "data_sha256",
+        "git",
     }
     values = saved["compare"]
     assert values["options"]["fdfa"]["feedback_rate"] == 0.01, "a default is not spelled out"
-    config = CompareConfig(
-        **{
-            **values,
-            "methods": tuple(values["methods"]),
-            "task": Task(**values["task"]),
-            "training": TrainingSettings(**values["training"]),
-        }
-    )
+    assert values["machine"] == {"threads": 1, "device": "cpu"}
+    config, environment = read_config(out / "config.json")
+    assert isinstance(config, CompareConfig)
+    assert environment == saved["environment"]
     again = compare(config)
     for first, second in zip(comparison.runs, again.runs, strict=True):
         assert first.test == second.test
@@ -214,21 +242,66 @@ def test_torch_is_left_as_it_was() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_an_interruption_keeps_what_is_finished(tmp_path: Path) -> None:
+def test_an_interruption_keeps_what_is_finished(
+    finished: tuple[Comparison, Path, Diary], tmp_path: Path
+) -> None:
     class Impatient(StudyObserver):
         def run_started(self, method: str, seed: int) -> None:
             if (method, seed) == ("fdfa", 6):
                 raise KeyboardInterrupt
 
+    out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt) as caught:
-        compare(SMALL, out=tmp_path / "run", observer=Impatient())
+        compare(SMALL, out=out, observer=Impatient())
     assert isinstance(caught.value, StudyInterrupted)
     comparison = caught.value.comparison
+    assert not comparison.complete
     assert [run.seed for run in comparison.runs] == [5, 5]
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert results["complete"] is False
-    assert len(results["runs"]) == 2
-    assert (tmp_path / "run" / "learning_curves.svg").exists()
+    for name in ("fdfa-seed-5", "backpropagation-seed-5"):
+        assert_same_runs(out / "runs" / name, finished[1] / "runs" / name)
+    assert not (out / "results.json").exists(), "half a comparison is taken for a whole one"
+
+
+def test_an_interrupted_comparison_goes_on_where_it_was(
+    finished: tuple[Comparison, Path, Diary], tmp_path: Path
+) -> None:
+    """In mid-epoch of its second run: the first is not trained again, the end is the same."""
+
+    class Impatient(StudyObserver):
+        def step_finished(self, trainer: Trainer, result: StepResult) -> None:
+            if (trainer.learner.method, result.step) == ("backpropagation", 8):
+                trainer.stop_requested = True
+
+    class Counting(Diary):
+        def step_finished(self, trainer: Trainer, result: StepResult) -> None:
+            steps.append((trainer.learner.method, result.step))
+
+    out, steps, diary = tmp_path / "run", [], Counting()
+    with pytest.raises(StudyInterrupted):
+        compare(SMALL, out=out, observer=Impatient())
+    speed = (out / "speed.json").read_bytes()
+    comparison = resume(out, observer=diary)
+    assert isinstance(comparison, Comparison)
+    assert steps[:4] == [("backpropagation", step) for step in (9, 10, 11, 12)]
+    assert len(steps) == 4 + 2 * 12
+    assert [entry for entry in diary.entries if isinstance(entry, tuple)] == [
+        ("fdfa", 5),
+        ("backpropagation", 5),
+        ("fdfa", 6),
+        ("backpropagation", 6),
+    ]
+    assert "speed" not in diary.entries
+    assert (out / "speed.json").read_bytes() == speed
+    for name in ("fdfa-seed-5", "backpropagation-seed-5", "fdfa-seed-6", "backpropagation-seed-6"):
+        assert_same_runs(out / "runs" / name, finished[1] / "runs" / name)
+    assert out / "results.json" in comparison.files
+    assert comparison.report()["runs"] == finished[0].report()["runs"]
+    timed = {"step_time": None}
+    assert [dataclasses.replace(s, **timed) for s in comparison.summaries] == [
+        dataclasses.replace(s, **timed) for s in finished[0].summaries
+    ]
+    for picture in ("learning_curves.png", "learning_curves.svg"):
+        assert (out / picture).read_bytes() == (finished[1] / picture).read_bytes()
 
 
 def test_a_run_that_fails_does_not_take_the_others_along(tmp_path: Path) -> None:
@@ -262,16 +335,25 @@ def test_a_run_that_fails_does_not_take_the_others_along(tmp_path: Path) -> None
         ({"methods": ("dfa", "dfa")}, "'dfa' is named twice"),
         ({"seeds": 0}, "seeds=0"),
         ({"timing_rounds": 9}, "timing_rounds=9"),
-        ({"threads": 0}, "threads=0"),
         ({"options": {"dfa": {}}}, "'dfa' takes no part"),
         ({"methods": ("fdfb",), "options": {}}, "Did you mean 'fdfa'"),
         ({"options": {"fdfa": {"feedback_rte": 1}}}, "Did you mean 'feedback_rate'"),
         ({"options": {"fdfa": {"feedback_rate": 2.0}}}, "feedback_rate=2.0"),
+        (
+            {
+                "training": TrainingSettings(epochs=1, patience=1),
+                "task": Task(validation=0, model_options={"width": 8}),
+            },
+            "patience=1",
+        ),
+        ({"training": TrainingSettings(epochs=1, batch_size=1)}, "at least 2"),
+        ({"records": Records(log=("wandb",))}, "wandb"),
     ],
 )
 def test_a_mistake_is_found_before_anything_is_written(
     changes: dict[str, object], words: str, tmp_path: Path
 ) -> None:
+    (tmp_path / "config.json").write_text('{"compare": {}, "environment": {}}')
     (tmp_path / "results.json").write_text("old")
 
     def run() -> None:
@@ -282,12 +364,31 @@ def test_a_mistake_is_found_before_anything_is_written(
     assert (tmp_path / "results.json").read_text() == "old"
 
 
+def test_an_impossible_machine_is_refused() -> None:
+    with pytest.raises(ConfigError, match="threads=0"):
+        Machine(threads=0)
+
+
 def test_a_network_that_cannot_be_cut_is_found_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"compare": {}, "environment": {}}')
     (tmp_path / "results.json").write_text("old")
     config = dataclasses.replace(SMALL, task=Task(model_options={"depth": 0}))
     with pytest.raises(UnsupportedModelError, match="no tap was found"):
         compare(config, out=tmp_path, overwrite=True)
     assert (tmp_path / "results.json").read_text() == "old"
+
+
+def test_the_finished_run_of_another_configuration_is_not_taken_for_its_own(
+    tmp_path: Path,
+) -> None:
+    """A folder runs/fdfa-seed-5 that someone put there."""
+    other = dataclasses.replace(SMALL.run_of("fdfa", 5), training=TrainingSettings(epochs=1))
+    train(other, out=tmp_path / "runs" / "fdfa-seed-5")
+    before = (tmp_path / "runs" / "fdfa-seed-5" / "results.json").read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match=r"fdfa-seed-5|not empty"):
+            compare(SMALL, out=tmp_path, overwrite=overwrite)
+    assert (tmp_path / "runs" / "fdfa-seed-5" / "results.json").read_bytes() == before
 
 
 def test_a_method_without_a_finished_run_is_known_as_such(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_a_text_becomes_what_the_signature_asks_for(name: str, text: str, value:
     ],
 )
 def test_a_text_of_another_type_is_refused(name: str, text: str, words: str) -> None:
-    with pytest.raises(ConfigError, match=rf"test: option {name} {words}"):
+    with pytest.raises(ConfigError, match=rf"test: option '{name}' {words}"):
         read(name, text)
 
 

@@ -17,21 +17,17 @@ import fdfa
 from fdfa.methods import methods
 from fdfa.studies.compare import CompareConfig
 from fdfa.studies.explain import explain
+from fdfa.studies.explanation_report import explanation_report
+from fdfa.studies.listings import methods_report
 from fdfa.studies.plots import learning_curves, write_learning_curves
 from fdfa.studies.progress import reported_progress
-from fdfa.studies.report import (
-    comparison_report,
-    explanation_report,
-    files_line,
-    methods_report,
-    training_report,
-)
+from fdfa.studies.report import comparison_report, files_line, training_report
 from fdfa.studies.results import Comparison, summarize
 from fdfa.studies.run_folder import RunFolder
 from fdfa.studies.runs import Run
 from fdfa.studies.speed import StepTime
 from fdfa.studies.train import TrainReport
-from fdfa.training import EpochResult, Score
+from fdfa.training import EpochResult, Score, StepResult, Trainer, TrainingSettings
 
 
 def epoch(number: int, accuracy: float) -> EpochResult:
@@ -102,9 +98,9 @@ def test_methods_differ_in_colour_and_in_style() -> None:
 
 
 def test_pictures_are_written_and_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
-    first, second = RunFolder(tmp_path / "a"), RunFolder(tmp_path / "b")
-    for folder in (first, second):
-        assert write_learning_curves(RUNS, folder, subject="digits") == ()
+    for name in ("a", "b"):
+        with RunFolder.fresh(tmp_path / name) as folder:
+            assert write_learning_curves(RUNS, folder, subject="digits") == ()
     png = (tmp_path / "a" / "learning_curves.png").read_bytes()
     assert png.startswith(b"\x89PNG")
     svg = (tmp_path / "a" / "learning_curves.svg").read_bytes()
@@ -208,13 +204,15 @@ def test_files_are_named() -> None:
 
 
 def narrate(console: Console, *, runs: int, quiet: bool = False) -> None:
+    trainer = Trainer(nn.Linear(2, 2), TrainingSettings(epochs=2))
     with reported_progress(console, runs=runs, epochs=2, quiet=quiet) as observer:
         observer.measuring_speed()
         for made in RUNS[:runs]:
             observer.run_started(made.method, made.seed)
             for result in made.epochs:
-                observer.step_finished(result.epoch, 1.0)
-                observer.epoch_finished(result)
+                step = StepResult(result.epoch, result.step, 1.0, 0.5, result.learning_rate)
+                observer.step_finished(trainer, step)
+                observer.epoch_finished(trainer, result)
             observer.run_finished(made)
 
 

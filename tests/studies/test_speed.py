@@ -11,9 +11,8 @@ from torch import nn
 import fdfa
 from fdfa.studies import speed
 from fdfa.studies.speed import step_times
-from fdfa.training import Examples
 
-BATCH = Examples(torch.zeros(4, 2), torch.zeros(4, dtype=torch.long))
+BATCH = (torch.zeros(4, 2), torch.zeros(4, dtype=torch.long))
 
 
 class Clock:
@@ -61,7 +60,7 @@ def test_ratios_on_a_machine_that_fills_up(monkeypatch: pytest.MonkeyPatch) -> N
         "double": Timed(clock, "double", 0.010),
         "seldom": Timed(clock, "seldom", 0.080, every=16),  # 5 ms a step
     }
-    times = step_times(learners, BATCH, reference="reference", rounds=12)
+    times = step_times(learners, *BATCH, reference="reference", rounds=12)
     assert clock.now > 1.2, "the machine should have become slower by 30 % at least"
     assert times["reference"].ratio == 1
     assert times["double"].ratio == pytest.approx(2, rel=0.05)
@@ -86,14 +85,14 @@ def test_more_rounds_where_they_cost_little(
     clock = Clock(slowing=0.0)
     monkeypatch.setattr(speed, "time", clock)
     learner = Timed(clock, "only", seconds)
-    times = step_times({"only": learner}, BATCH, reference="only", rounds=1)
+    times = step_times({"only": learner}, *BATCH, reference="only", rounds=1)
     assert times["only"].rounds == pytest.approx(rounds, abs=1)
 
 
 def test_real_learners_are_left_as_they_are() -> None:
     learner = fdfa.FDFA(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)))
     reference = fdfa.Backpropagation(nn.Sequential(nn.Linear(2, 2)))
-    times = step_times({"fdfa": learner, "bp": reference}, BATCH, reference="bp", rounds=1)
+    times = step_times({"fdfa": learner, "bp": reference}, *BATCH, reference="bp", rounds=1)
     assert learner.steps == 0
     assert learner.feedback.names() == []
     assert all(parameter.grad is None for parameter in learner.parameters())

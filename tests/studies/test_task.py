@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import io
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 import fdfa.data
 import fdfa.models
 from fdfa.errors import ConfigError
+from fdfa.studies.data_sets import list_data_sets
+from fdfa.studies.listings import data_sets_report, models_report
 from fdfa.studies.task import Task, build_network, load_data, model_options, resolved
 
 OWN = """
@@ -76,9 +80,19 @@ def test_named_networks_fit_the_digits(name: str) -> None:
     assert all(module.training for module in network.modules())
 
 
-def test_the_documentation_of_the_task_names_what_there_is() -> None:
+def test_the_documentation_of_the_task_says_where_all_names_are_listed() -> None:
     text = inspect.getdoc(Task) or ""
-    assert all(name in text for name in (*fdfa.data.names(), *fdfa.models.names()))
+    assert "`fdfa data list`" in text
+    assert "`fdfa models`" in text
+    for report, names in (
+        (data_sets_report(list_data_sets()), fdfa.data.names()),
+        (models_report(), fdfa.models.names()),
+    ):
+        out = io.StringIO()
+        Console(file=out, width=80).print(report)
+        lines = out.getvalue().splitlines()
+        for name in names:
+            assert any(line.strip().startswith(f"{name} ") for line in lines), name
 
 
 def test_digits_get_a_network_of_their_size_and_mnist_the_papers() -> None:

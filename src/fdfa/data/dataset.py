@@ -2,68 +2,119 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ctypes
+import dataclasses
+import hashlib
 
 import torch
 from torch import Tensor
 
+from fdfa.data.examples import Examples
+from fdfa.data.pixels import Augmentation, Normalization
+from fdfa.data.streamed import StreamedExamples
 from fdfa.errors import ConfigError
 
-__all__ = ["Dataset", "assemble", "normalized", "shuffled_order"]
+__all__ = ["Dataset", "assemble", "held_out", "sha256", "shuffled_order"]
 
 # Fixed for good: another seed is another split, and no number measured before could be repeated.
 SPLIT_SEED = 2212_07282
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """A classification data set in three parts, whole in memory.
+    """A classification data set in three parts.
 
     The validation part is always cut out of the training part, with a fixed seed; nothing is ever
     chosen on the test part.
 
     Attributes:
         name: the name under which it was loaded.
-        train_inputs: float32 of shape (N, C, H, W), normalised to -1 ... 1.
-        train_labels: int64 of shape (N,), values 0 ... classes - 1.
-        validation_inputs: as ``train_inputs``; may hold no examples.
-        validation_labels: as ``train_labels``.
-        test_inputs: as ``train_inputs``.
-        test_labels: as ``train_labels``.
-        classes: number of classes.
+        train: what is learned from; inputs (N, C, H, W).
+        validation: what choices are made on; may hold no examples.
+        test: looked at once, when everything is chosen.
+        classes: number of classes; labels are 0 ... classes - 1.
 
     Example:
         >>> import fdfa.data
         >>> digits = fdfa.data.load("digits")
-        >>> digits.image, digits.classes
+        >>> digits.shape, digits.classes
         ((1, 8, 8), 10)
-        >>> len(digits.train_labels), len(digits.validation_labels), len(digits.test_labels)
+        >>> len(digits.train), len(digits.validation), len(digits.test)
         (1297, 200, 300)
     """
 
     name: str
-    train_inputs: Tensor
-    train_labels: Tensor
-    validation_inputs: Tensor
-    validation_labels: Tensor
-    test_inputs: Tensor
-    test_labels: Tensor
+    train: Examples | StreamedExamples
+    validation: Examples | StreamedExamples
+    test: Examples | StreamedExamples
     classes: int
 
     @property
-    def image(self) -> tuple[int, int, int]:
-        """Shape of one input: channels, height, width.
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input; of a picture (channels, height, width).
 
         Returns:
-            (C, H, W).
+            Such as (C, H, W).
 
         Example:
             >>> import fdfa.data
-            >>> fdfa.data.load("digits").image
+            >>> fdfa.data.load("digits").shape
             (1, 8, 8)
         """
-        channels, height, width = self.train_inputs.shape[1:]
-        return channels, height, width
+        return tuple(self.train.first(1)[0].shape[1:])
+
+    def augmented(self, augmentation: Augmentation | None) -> Dataset:
+        """The same data set whose training inputs are changed at random.
+
+        Args:
+            augmentation: how; None for not at all.
+
+        Returns:
+            A data set that shares this one's tensors.
+        """
+        return dataclasses.replace(self, train=self.train.augmented(augmentation))
+
+    def to(self, device: torch.device | str) -> Dataset:
+        """The same data set with the parts that lie in memory on a device, if it has room.
+
+        Args:
+            device: where to.
+
+        Returns:
+            A data set there; parts that do not fit stay where they are.
+        """
+        parts = {name: getattr(self, name).to(device) for name in ("train", "validation", "test")}
+        return dataclasses.replace(self, **parts)
+
+    def checksum(self) -> str:
+        """SHA-256 over everything that the three parts consist of.
+
+        Returns:
+            64 hexadecimal digits.
+        """
+        parts = (self.train, self.validation, self.test)
+        return sha256(*(tensor for part in parts for tensor in part.content()))
+
+
+def sha256(*tensors: Tensor) -> str:
+    """SHA-256 over the bytes of tensors; of what is on the CPU no copy is made.
+
+    Args:
+        *tensors: wherever they are.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Example:
+        >>> sha256(torch.tensor([1, 2], dtype=torch.uint8))[:8]  # of the bytes 01 02
+        'a12871fe'
+    """
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        held = tensor.detach().cpu().contiguous()
+        # torch without numpy offers no buffer of its own.
+        digest.update((ctypes.c_ubyte * held.nbytes).from_address(held.data_ptr()))
+    return digest.hexdigest()
 
 
 def shuffled_order(examples: int) -> Tensor:
@@ -83,22 +134,35 @@ def shuffled_order(examples: int) -> Tensor:
     return torch.randperm(examples, generator=torch.Generator().manual_seed(SPLIT_SEED))
 
 
-def normalized(images: Tensor, *, brightest: int) -> Tensor:
-    """Turns raw pixels into inputs, as the paper does: ``(x / brightest - 0.5) / 0.5``.
+def held_out(name: str, *, examples: int, validation: int) -> Tensor:
+    """Which training examples are set apart for validation.
 
     Args:
-        images: uint8 of shape (N, H, W), grey.
-        brightest: the pixel value that becomes 1.
+        name: of the data set, for the text of an error.
+        examples: how many the training part holds.
+        validation: how many to set apart.
 
     Returns:
-        float32 of shape (N, 1, H, W); 0 becomes -1, ``brightest`` becomes 1.
+        A bool mask of shape (examples,).
+
+    Raises:
+        ConfigError: if ``validation`` is negative or would leave nothing to train on.
 
     Example:
-        >>> normalized(torch.tensor([[[0, 8, 16]]], dtype=torch.uint8), brightest=16)
-        tensor([[[[-1.,  0.,  1.]]]])
+        >>> int(held_out("toy", examples=5, validation=2).sum())
+        2
     """
-    # In place: for 60,000 images each temporary would be another 188 MB.
-    return images.unsqueeze(1).to(torch.float32).div_(brightest).sub_(0.5).div_(0.5)
+    if isinstance(validation, bool) or not isinstance(validation, int):
+        raise ConfigError(f"validation={validation!r} is not possible. Give a whole number from 0.")
+    if not 0 <= validation < examples:
+        raise ConfigError(
+            f"data set {name!r}: validation={validation} is not possible, since the training part "
+            f"holds {examples} examples and must keep at least one. "
+            f"Choose 0 ... {examples - 1}."
+        )
+    mask = torch.zeros(examples, dtype=torch.bool)
+    mask[shuffled_order(examples)[:validation]] = True
+    return mask
 
 
 def assemble(
@@ -108,15 +172,17 @@ def assemble(
     test: tuple[Tensor, Tensor],
     classes: int,
     validation: int,
+    normalization: Normalization | None = None,
 ) -> Dataset:
     """Cuts the validation part out of the training part and puts the data set together.
 
     Args:
         name: name of the data set.
-        train: inputs (N, C, H, W) and labels (N,) of the whole training part.
+        train: inputs (N, ...) as they are stored and labels (N,) of the whole training part.
         test: the same of the test part, which is passed on as it is.
         classes: number of classes.
         validation: how many training examples to set apart.
+        normalization: of stored inputs.
 
     Returns:
         The data set; what remains for training stays in its original order.
@@ -129,25 +195,15 @@ def assemble(
         >>> parts = assemble(
         ...     "toy", train=(inputs, labels), test=(inputs, labels), classes=2, validation=2
         ... )
-        >>> len(parts.train_labels), len(parts.validation_labels), len(parts.test_labels)
+        >>> len(parts.train), len(parts.validation), len(parts.test)
         (3, 2, 5)
     """
     inputs, labels = train
-    if not 0 <= validation < len(labels):
-        raise ConfigError(
-            f"data set {name!r}: validation={validation} is not possible, since the training part "
-            f"holds {len(labels)} examples and must keep at least one. "
-            f"Choose 0 ... {len(labels) - 1}."
-        )
-    held_out = torch.zeros(len(labels), dtype=torch.bool)
-    held_out[shuffled_order(len(labels))[:validation]] = True
+    mask = held_out(name, examples=len(labels), validation=validation)
     return Dataset(
         name=name,
-        train_inputs=inputs[~held_out],
-        train_labels=labels[~held_out],
-        validation_inputs=inputs[held_out],
-        validation_labels=labels[held_out],
-        test_inputs=test[0],
-        test_labels=test[1],
+        train=Examples(inputs[~mask], labels[~mask], normalization),
+        validation=Examples(inputs[mask], labels[mask], normalization),
+        test=Examples(*test, normalization),
         classes=classes,
     )

@@ -7,8 +7,9 @@ from importlib.resources import files
 import safetensors.torch
 from safetensors import SafetensorError
 
-from fdfa.data.dataset import Dataset, assemble, normalized, shuffled_order
-from fdfa.errors import DataError
+from fdfa.data.dataset import Dataset, assemble, shuffled_order
+from fdfa.data.pixels import Normalization
+from fdfa.errors import DataError, briefly
 
 __all__ = ["load_digits"]
 
@@ -34,7 +35,7 @@ def load_digits(*, validation: int) -> Dataset:
         ConfigError: if ``validation`` is out of range.
 
     Example:
-        >>> load_digits(validation=0).train_inputs.shape
+        >>> load_digits(validation=0).train.inputs.shape
         torch.Size([1497, 1, 8, 8])
     """
     file = files("fdfa.data").joinpath("digits.safetensors")
@@ -43,10 +44,10 @@ def load_digits(*, validation: int) -> Dataset:
         images, labels = content["images"], content["labels"]
     except (OSError, SafetensorError, KeyError) as error:
         raise DataError(
-            f"data set 'digits': {file} cannot be read ({error}): the installed package is "
-            "damaged. Install fdfa again."
+            f"data set 'digits': {file} cannot be read ({briefly(error)}): the installed package "
+            "is damaged. Install fdfa again."
         ) from error
-    inputs, targets = normalized(images, brightest=BRIGHTEST), labels.long()
+    inputs, targets = images.unsqueeze(1), labels.long()
     order = shuffled_order(len(targets))
     test, train = order[:TEST_EXAMPLES], order[TEST_EXAMPLES:]
     return assemble(
@@ -55,4 +56,5 @@ def load_digits(*, validation: int) -> Dataset:
         test=(inputs[test], targets[test]),
         classes=CLASSES,
         validation=validation,
+        normalization=Normalization(brightest=BRIGHTEST),
     )

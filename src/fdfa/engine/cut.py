@@ -20,7 +20,7 @@ from fdfa.engine.at_taps import AtTaps
 from fdfa.engine.handover import Handover
 from fdfa.engine.tangents import TangentCarrier
 from fdfa.engine.taps import Tap, TapPlan
-from fdfa.errors import ProbeError
+from fdfa.errors import ProbeError, briefly
 
 __all__ = ["CutModel", "CutModels", "CutPass"]
 
@@ -233,7 +233,7 @@ def _probing(model: nn.Module, *, attention: bool) -> Iterator[None]:
             raise
         name = _innermost_module(model, error)
         raise ProbeError(
-            f"{name} has no forward derivative ({text.splitlines()[0].strip()}). Pass"
+            f"{name} has no forward derivative ({briefly(error)}). Pass"
             " probe='finite-difference', or choose taps behind it so that no tangent passes"
             " through it."
         ) from error

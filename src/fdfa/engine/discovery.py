@@ -245,4 +245,8 @@ def _forget(tensor: torch.Tensor) -> None:
 
 
 def _no_backward(saved: None) -> torch.Tensor:
-    raise RuntimeError("a recording was differentiated; this is a fault of fdfa, please report it")
+    raise UnsupportedModelError(
+        "the model differentiates something within its own forward pass (torch.autograd.grad or"
+        " backward()), which the search for taps cannot follow: it saves nothing for backward. Take"
+        " that out of the forward pass."
+    )

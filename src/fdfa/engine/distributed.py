@@ -75,8 +75,11 @@ def refuse_wrapped(model: nn.Module) -> None:
         if isinstance(module, (DistributedDataParallel, nn.DataParallel)):
             wrapper = type(module).__name__
             where = f"module '{name}'" if name else "the model"
+            fault = "its reducer would not see the blocks that the learner cuts apart"
+            if isinstance(module, nn.DataParallel):
+                fault = "it copies the model, and the learner would cut each copy"
             raise DistributedError(
-                f"{where} is wrapped in {wrapper}: its reducer would not see the blocks that the"
-                " learner cuts apart. Wrap the other way round: DistributedDataParallel(learner)"
+                f"{where} is wrapped in {wrapper}: {fault}."
+                " Wrap the other way round: DistributedDataParallel(learner)"
                 " around the plain model."
             )

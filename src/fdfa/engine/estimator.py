@@ -259,6 +259,7 @@ def _check_model(model: Any) -> None:
     if not parameters:
         raise UnsupportedModelError(
             f"{type(model).__name__} has no parameters: there is nothing to learn."
+            " Give a model with at least one trainable parameter."
         )
     if any(isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in parameters):
         raise UnsupportedModelError(
@@ -278,7 +279,8 @@ def _parse_extra_state(state: Any) -> dict[str, Any]:
         raise CheckpointError(
             "the entry '_extra_state' is not what fdfa writes (JSON bytes with method, seed, steps"
             " and the names of the method's entries). The state dict is damaged or not of an fdfa"
-            " learner."
+            " learner. Load what learner.state_dict() gave, or the weights alone:"
+            " learner.model.load_state_dict()."
         ) from error
     return {"method": method, "own": own, "seed": seed, "steps": steps}
 

@@ -66,6 +66,7 @@ class DirectFeedbackMap(nn.Module):
         if outputs < 1 or units < 1:
             raise ValueError(
                 f"outputs={outputs}, units={units}: a feedback map needs at least one of each."
+                " Give whole numbers from 1."
             )
         if start != "zero" and generator is None:
             raise ValueError(f"start={start!r} draws at random: pass a generator.")
@@ -238,7 +239,9 @@ class FeedbackMaps(nn.Module):
             like: a tensor with the device and dtype that the maps go with.
         """
         self._modules.clear()
-        for key, value in entries.items():
+        # In an order that is the same in all processes, whatever that of the dict: DDP sends all
+        # buffers as one.
+        for key, value in sorted(entries.items()):
             tap, _, buffer = key.rpartition(".")
             if tap not in self:
                 self._modules[tap] = DirectFeedbackMap(outputs=1, units=1)

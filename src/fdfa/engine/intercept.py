@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
+
+from fdfa.engine.random_state import capture_random_state, restore_random_state
 
 __all__ = ["Forward", "Interception", "safe_forward", "untouched_state"]
 
@@ -64,7 +65,7 @@ def untouched_state(model: nn.Module) -> Iterator[None]:
     }
     accelerators = [device for device in devices if device.type not in ("cpu", "meta")]
     copies: dict[int, torch.Tensor] = {}
-    python_state = random.getstate()
+    others = {k: v for k, v in capture_random_state().items() if k in ("python", "numpy")}
     with contextlib.ExitStack() as forks:
         forks.enter_context(torch.random.fork_rng(devices=[]))
         for device in accelerators:
@@ -77,7 +78,7 @@ def untouched_state(model: nn.Module) -> Iterator[None]:
         finally:
             for module, name, buffer in owners:
                 module._buffers[name] = buffer
-            random.setstate(python_state)
+            restore_random_state(others)
 
 
 def safe_forward(module: nn.Module) -> Forward | None:

@@ -106,7 +106,7 @@ def _mapped(
 def _entry(returned: Any, name: str | int) -> Any:
     if isinstance(returned, torch.Tensor):
         raise UnsupportedModelError(
-            f"output={name!r} was given, but the model returns a bare tensor. Leave output= away."
+            f"output={name!r} was given, but the model returns a bare tensor. Leave output= out."
         )
     names = _names(returned)
     if isinstance(returned, Mapping) and name in returned:

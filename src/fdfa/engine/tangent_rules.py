@@ -99,11 +99,12 @@ def _layer_norm(m: nn.LayerNorm, x: Tensor, y: Tensor, t: Tensor) -> Any:
         _, mean, inverse_deviation = aten.native_layer_norm(
             x, m.normalized_shape, None, None, m.eps
         )
-    mask = [True, False, False]
+    # Under autocast a weight in float32 has the kernel save these wider than a narrow input.
+    wide, mask = mean.dtype, [True, False, False]
     t = aten.native_layer_norm_backward(
-        t, x, m.normalized_shape, mean, inverse_deviation, None, None, mask
+        t.to(wide), x.to(wide), m.normalized_shape, mean, inverse_deviation, None, None, mask
     )[0]
-    return t if m.weight is None else t * m.weight
+    return (t if m.weight is None else t * m.weight).to(y.dtype)
 
 
 def _group_norm(m: nn.GroupNorm, x: Tensor, y: Tensor, t: Tensor) -> Any:

@@ -1,18 +1,30 @@
-"""Reference networks: those of the paper, and a few small ones of other shapes."""
+"""Reference networks: those of the paper, and well-known ones of other structures."""
 
 from __future__ import annotations
 
-from fdfa.models.convolution import alexnet, convolutional, lenet
+from fdfa.models.convolution import alexnet, convolutional, lenet, vgg
 from fdfa.models.dense import fully_connected
-from fdfa.models.registry import build, names
-from fdfa.models.residual import resnet20
+from fdfa.models.mixer import mlp_mixer
+from fdfa.models.recurrent import gru, lstm
+from fdfa.models.registry import Network, build, names, networks
+from fdfa.models.residual import resnet18, resnet20, resnet56
+from fdfa.models.transformer import vit
 
 __all__ = [
+    "Network",
     "alexnet",
     "build",
     "convolutional",
     "fully_connected",
+    "gru",
     "lenet",
+    "lstm",
+    "mlp_mixer",
     "names",
+    "networks",
+    "resnet18",
     "resnet20",
+    "resnet56",
+    "vgg",
+    "vit",
 ]

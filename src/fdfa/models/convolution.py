@@ -1,4 +1,4 @@
-"""Convolutional networks: the paper's two, and LeNet-5.
+"""Convolutional networks: the paper's two, LeNet-5, and VGG.
 
 All are plain sequences in which pooling follows the activation, so that each block ends in what
 the next one reads.
@@ -6,50 +6,72 @@ the next one reads.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
+from typing import Final, Literal
 
 from torch import nn
 
-from fdfa.models.sizes import check_at_least, check_image
+from fdfa.models.sizes import check_at_least, check_choice, check_image
 
-__all__ = ["alexnet", "convolutional", "lenet"]
+__all__ = ["alexnet", "convolutional", "lenet", "vgg"]
+
+# Convolutions in each of the five stages.
+VGG_STAGES: Final = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3)}
 
 
-def convolutional(*, image: tuple[int, int, int] = (3, 32, 32), classes: int = 10) -> nn.Sequential:
-    """Builds the paper's small network in the form of its authors' code.
+def convolutional(
+    *,
+    image: tuple[int, int, int] = (3, 32, 32),
+    classes: int = 10,
+    form: Literal["code", "announced"] = "code",
+) -> nn.Sequential:
+    """Builds the paper's small network: two convolutions 5 x 5 (15, 40), linear (128), output.
 
-    Convolution 5 x 5 (15), convolution 5 x 5 (40), one 2 x 2 max pooling, linear (128), linear
-    (classes); batch norm and ReLU after all but the last. The paper's text announces a pooling
-    after each convolution instead (Bacho & Chu, arXiv:2212.07282).
+    Batch norm and ReLU follow all but the last (Bacho & Chu, arXiv:2212.07282). The paper announces
+    15C5-P2-40C5-P2-128-10, with a 2 x 2 max pooling after each convolution; its authors' code pools
+    after the second alone.
 
     Args:
-        image: (channels, height, width) of one input; at least 10 x 10 pixels.
+        image: (channels, height, width) of one input; at least 10 x 10 pixels, or 16 x 16 in the
+            form announced.
         classes: number of outputs, K.
+        form: that of the authors' code, or the one announced.
 
     Returns:
-        A network from (N, C, H, W) to (N, K).
+        A network from (N, C, H, W) to (N, K), with layers named ``conv1``, ``norm1``, ``relu1``,
+        ..., ``output``.
 
     Raises:
-        ConfigError: if the image is too small or a size is not positive.
+        ConfigError: if the image is too small, a size is not positive, or there is no such form.
 
     Example:
         >>> convolutional(image=(1, 28, 28)).linear1
         Linear(in_features=4000, out_features=128, bias=True)
+        >>> convolutional(image=(1, 28, 28), form="announced").linear1
+        Linear(in_features=640, out_features=128, bias=True)
     """
-    check_image(image, network="convolutional", smallest=10)
+    check_choice(("code", "announced"), form=form)
+    announced = form == "announced"
+    check_image(image, network="convolutional", smallest=16 if announced else 10)
     check_at_least(1, classes=classes)
-    channels, height, width = image
-    flat = 40 * ((height - 8) // 2) * ((width - 8) // 2)
+    channels, *sides = image
+    if announced:
+        sides = [((side - 4) // 2 - 4) // 2 for side in sides]
+    else:
+        sides = [(side - 8) // 2 for side in sides]
     layers: OrderedDict[str, nn.Module] = OrderedDict(
-        conv1=nn.Conv2d(channels, 15, kernel_size=5),
-        norm1=nn.BatchNorm2d(15),
-        relu1=nn.ReLU(),
+        conv1=nn.Conv2d(channels, 15, kernel_size=5), norm1=nn.BatchNorm2d(15), relu1=nn.ReLU()
+    )
+    if announced:
+        layers["pool1"] = nn.MaxPool2d(2)
+    layers.update(
         conv2=nn.Conv2d(15, 40, kernel_size=5),
         norm2=nn.BatchNorm2d(40),
         relu2=nn.ReLU(),
-        pool=nn.MaxPool2d(2),
+        pool2=nn.MaxPool2d(2),
         flatten=nn.Flatten(),
-        linear1=nn.Linear(flat, 128),
+        linear1=nn.Linear(40 * math.prod(sides), 128),
         norm3=nn.BatchNorm1d(128),
         relu3=nn.ReLU(),
         output=nn.Linear(128, classes),
@@ -142,4 +164,58 @@ def alexnet(*, image: tuple[int, int, int] = (3, 64, 64), classes: int = 200) ->
         layers[f"norm{number + 5}"] = nn.BatchNorm1d(4096)
         layers[f"relu{number + 5}"] = nn.ReLU()
     layers["output"] = nn.Linear(4096, classes)
+    return nn.Sequential(layers)
+
+
+def vgg(
+    *,
+    image: tuple[int, int, int] = (3, 32, 32),
+    classes: int = 10,
+    depth: Literal[11, 13, 16] = 11,
+    width: int = 64,
+) -> nn.Sequential:
+    """Builds VGG with batch norm in its usual form for small images, with one linear layer.
+
+    Five stages of 3 x 3 convolutions with batch norm and ReLU, ``width`` channels in the first,
+    twice as many in each next one up to 8 times; 2 x 2 max pooling after each, which rounds up, so
+    that any image will do; average pooling, linear (Simonyan & Zisserman, arXiv:1409.1556). Of the
+    three linear layers that the authors gave it for 224 x 224 pixels one is left: on CIFAR-10 it
+    has 9,231,114 parameters with ``depth=11``, 9,416,010 with 13 and 14,728,266 with 16.
+
+    Args:
+        image: (channels, height, width) of one input.
+        classes: number of outputs, K.
+        depth: 11, 13 or 16, as the authors count: 8, 10 or 13 convolutions and three linear layers.
+        width: channels in the first stage.
+
+    Returns:
+        A network from (N, C, H, W) to (N, K), with layers named ``conv1``, ``norm1``, ``relu1``,
+        ``pool1``, ..., ``output``.
+
+    Raises:
+        ConfigError: if there is no such depth or a size is not positive.
+
+    Example:
+        >>> network = vgg(image=(1, 8, 8), width=8)
+        >>> [name for name, _ in network.named_children()][:8]
+        ['conv1', 'norm1', 'relu1', 'pool1', 'conv2', 'norm2', 'relu2', 'pool2']
+        >>> network.output
+        Linear(in_features=64, out_features=10, bias=True)
+    """
+    check_image(image, network="vgg", smallest=1)
+    check_choice(tuple(VGG_STAGES), depth=depth)
+    check_at_least(1, classes=classes, width=width)
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    channels, number = image[0], 0
+    for stage, convolutions in enumerate(VGG_STAGES[depth]):
+        for _ in range(convolutions):
+            number += 1
+            wider = width * min(2**stage, 8)
+            layers[f"conv{number}"] = nn.Conv2d(channels, wider, kernel_size=3, padding=1)
+            layers[f"norm{number}"] = nn.BatchNorm2d(wider)
+            layers[f"relu{number}"] = nn.ReLU()
+            channels = wider
+        layers[f"pool{number}"] = nn.MaxPool2d(2, ceil_mode=True)
+    layers |= {"average": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
+    layers["output"] = nn.Linear(channels, classes)
     return nn.Sequential(layers)

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from fdfa.data.dataset import Dataset
 from fdfa.engine.estimator import Estimator
+from fdfa.engine.random_state import random_state_of
 from fdfa.errors import ConfigError
 from fdfa.methods import wrap
+from fdfa.studies.json_values import plain
 from fdfa.studies.options import resolved_options, seeded
 from fdfa.studies.plots import write_learning_curves
-from fdfa.studies.preparation import prepare
+from fdfa.studies.preparation import Prepared, prepared
+from fdfa.studies.records import from_json
 from fdfa.studies.results import Comparison, summarize
 from fdfa.studies.run_folder import RunFolder
-from fdfa.studies.runs import Run, StudyObserver, perform
+from fdfa.studies.runs import Run, StudyObserver, perform, recall, rehearse
+from fdfa.studies.setup import MOST_SEED, Setup, TrainConfig, check_whole
+from fdfa.studies.sinks import check_sinks
 from fdfa.studies.speed import StepTime, step_times
-from fdfa.studies.task import Task, build_network, resolved
-from fdfa.studies.threads import using_threads
-from fdfa.training import Examples, TrainingSettings
+from fdfa.studies.task import build_network, resolved
+from fdfa.studies.train import TrainReport
 
-__all__ = ["CompareConfig", "StudyInterrupted", "compare"]
+__all__ = ["CompareConfig", "StudyInterrupted", "compare", "continue_comparison"]
 
 _REFERENCE = "backpropagation"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CompareConfig:
+class CompareConfig(Setup):
     """Which methods are compared, and on what.
 
     Attributes:
@@ -40,10 +45,6 @@ class CompareConfig:
         seeds: runs of each method; run s starts every method from the same weights.
         first_seed: seed of the first run.
         timing_rounds: rounds, at least, in which the time of a step is measured; 10 or more.
-        threads: CPU threads; default: 1 for a network of under a million parameters, where more
-            would only wait for each other, else torch's own choice.
-        task: what is learned, and by which network.
-        training: how it is trained.
 
     Raises:
         ConfigError: if a value is out of range or a method is named twice.
@@ -58,9 +59,6 @@ class CompareConfig:
     seeds: int = 3
     first_seed: int = 0
     timing_rounds: int = 20
-    threads: int | None = None
-    task: Task = dataclasses.field(default_factory=Task)
-    training: TrainingSettings = dataclasses.field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -69,12 +67,27 @@ class CompareConfig:
         for name in self.methods:
             if self.methods.count(name) > 1:
                 raise ConfigError(f"methods: {name!r} is named twice. Name each method once.")
-        for name, lowest in (("seeds", 1), ("first_seed", 0), ("timing_rounds", 10)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-                raise ConfigError(
-                    f"{name}={value!r} is not possible. Give a whole number from {lowest}."
-                )
+        check_whole("seeds", self.seeds, least=1, most=10_000)
+        check_whole("first_seed", self.first_seed, least=0, most=MOST_SEED - 10_000)
+        check_whole("timing_rounds", self.timing_rounds, least=10)
+
+    def run_of(self, method: str, seed: int) -> TrainConfig:
+        """The configuration of one of its runs.
+
+        Args:
+            method: that takes part.
+            seed: of the run.
+
+        Returns:
+            What `fdfa train` would be told.
+
+        Example:
+            >>> CompareConfig().run_of("dfa", 2).seed
+            2
+        """
+        common = {f.name: getattr(self, f.name) for f in dataclasses.fields(Setup)}
+        options = self.options.get(method, {})
+        return TrainConfig(method=method, options=options, seed=seed, **common)
 
 
 class StudyInterrupted(KeyboardInterrupt):
@@ -107,7 +120,8 @@ def compare(
 
     Args:
         config: what to compare.
-        out: folder for ``config.json``, ``metrics.jsonl``, ``results.json`` and learning curves.
+        out: folder for ``config.json``, ``results.json``, learning curves, and in ``runs`` a
+            folder for each run, as ``train`` writes it.
         overwrite: whether the files of an earlier run in it may be replaced.
         observer: is told of the progress.
 
@@ -119,48 +133,140 @@ def compare(
         StudyInterrupted: after Ctrl-C, with what was finished.
 
     Example:
+        >>> from fdfa.training import TrainingSettings
         >>> quick = CompareConfig(methods=("fdfa",), seeds=1, training=TrainingSettings(epochs=3))
         >>> compare(quick).summaries[0].test_accuracy.mean > 0.8
         True
     """
-    observer = observer or StudyObserver()
     config = _spelled_out(config)
-    start = prepare(
-        config.task, seed=config.first_seed, threads=config.threads, out=out, overwrite=overwrite
-    )
-    data, network = start.data, start.network
-    config = dataclasses.replace(config, threads=start.threads)
-    with using_threads(start.threads):
+    check_sinks(config.records, out)
+    if out is not None:
+        RunFolder.check(out, overwrite=overwrite)
+    observer = observer or StudyObserver()
+    with _prepared(config, observer) as start:
         # Whatever cannot be trained as asked fails here, before an earlier run's file is replaced.
-        observer.measuring_speed()
-        times = _measure_speed(config, network, data)
-        folder = start.open_folder(compare=config)
-        runs: list[Run] = []
-        complete = False
-        try:
-            for seed in range(config.first_seed, config.first_seed + config.seeds):
-                network = build_network(config.task, data, seed=seed)
-                for method, learner in _learners(config, network, seed=seed).items():
-                    observer.run_started(method, seed)
-                    run = perform(
-                        learner, data, config.training, seed=seed, observer=observer, folder=folder
-                    )
-                    runs.append(run)
-                    observer.run_finished(run)
-            complete = True
-        except KeyboardInterrupt:
-            pass  # what is finished is worth keeping
+        for method in config.methods:
+            single = config.run_of(method, config.first_seed)
+            rehearse(single, _learner(single, start.network), start.data)
+        config = dataclasses.replace(config, machine=start.machine)
+        if out is None:
+            return _compared(config, start, None, observer)
+        with RunFolder.fresh(out, overwrite=overwrite) as folder:
+            folder.write_json("config.json", {"compare": config, "environment": start.environment})
+            return _compared(config, start, folder, observer)
+
+
+def continue_comparison(
+    folder: RunFolder,
+    config: CompareConfig,
+    *,
+    data_sha256: str | None,
+    observer: StudyObserver | None = None,
+) -> Comparison:
+    """Go on with a comparison: finished runs are read, the others made or gone on with.
+
+    Args:
+        folder: of the comparison.
+        config: that stands in it.
+        data_sha256: checksum of its data.
+        observer: is told of the progress.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        ConfigError: if the data are not those of the comparison.
+        CheckpointError: if a checkpoint is damaged or lacks something.
+        StudyInterrupted: after Ctrl-C, with what was finished.
+    """
+    observer = observer or StudyObserver()
+    with _prepared(config, observer, data_sha256=data_sha256) as start, folder.held():
+        return _compared(config, start, folder, observer)
+
+
+def _prepared(
+    config: CompareConfig, observer: StudyObserver, *, data_sha256: str | None = None
+) -> contextlib.AbstractContextManager[Prepared]:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "a comparison runs in one process. Train each method with "
+            "`torchrun ... -m fdfa train` instead."
+        )
+    return prepared(
+        config.task,
+        seed=config.first_seed,
+        machine=config.machine,
+        data_sha256=data_sha256,
+        downloading=observer.downloading,
+    )
+
+
+def _compared(
+    config: CompareConfig, start: Prepared, folder: RunFolder | None, observer: StudyObserver
+) -> Comparison:
+    times = _step_times(config, start, folder, observer)
+    runs: list[Run] = []
+    complete = False
+    try:
+        for seed in range(config.first_seed, config.first_seed + config.seeds):
+            network = build_network(config.task, start.data, seed=seed).to(start.device)
+            for method in config.methods:
+                run = _run(config.run_of(method, seed), start, network, folder, observer)
+                runs.append(run)  # at once: an interruption loses nothing
+        complete = True
+    except KeyboardInterrupt:
+        pass  # what is finished is worth keeping
     comparison = Comparison(
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        parameters=sum(parameter.numel() for parameter in start.network.parameters()),
         complete=complete,
         summaries=summarize(config.methods, runs, times),
         runs=tuple(runs),
     )
-    if folder is not None:
+    if folder is not None and complete:
+        folder.note("config.json", "speed.json")
         comparison = _written(comparison, folder, f"{config.task.data}, {config.task.model}")
     if not complete:
         raise StudyInterrupted(comparison)
     return comparison
+
+
+def _run(
+    config: TrainConfig,
+    start: Prepared,
+    network: nn.Module,
+    folder: RunFolder | None,
+    observer: StudyObserver,
+) -> Run:
+    """A run in a folder of its own; from its record, if it was finished before."""
+    own = None if folder is None else folder.run(f"{config.method}-seed-{config.seed}")
+    if own is not None:
+        _check_own(own, config)
+        if (before := recall(own)) is not None:
+            observer.run_started(config.method, config.seed)
+            observer.run_finished(before)
+            return before
+        own.write_json("config.json", {"train": config, "environment": start.environment})
+    run = perform(config, _learner(config, network), start.data, observer=observer, folder=own)
+    if own is not None:
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        own.write_json("results.json", TrainReport(run, parameters).report())
+    observer.run_finished(run)
+    return run
+
+
+def _check_own(folder: RunFolder, config: TrainConfig) -> None:
+    """A run that lies there already must be this one."""
+    content = folder.read_json("config.json")
+    if content is None:
+        return
+    saved = content.get("train") if isinstance(content, dict) else None
+    wanted = plain(config)
+    for name in ("method", "options", "seed", "task", "training"):
+        if not isinstance(saved, dict) or saved.get(name) != wanted[name]:
+            raise ConfigError(
+                f"'{folder.path}' holds a run with another {name} than this comparison's. Choose "
+                "another folder, or move that one away."
+            )
 
 
 def _spelled_out(config: CompareConfig) -> CompareConfig:
@@ -180,22 +286,38 @@ def _spelled_out(config: CompareConfig) -> CompareConfig:
     )
 
 
-def _learners(config: CompareConfig, network: nn.Module, *, seed: int) -> dict[str, Estimator]:
-    """Every method around a copy of the same network."""
-    return {
-        name: wrap(name, copy.deepcopy(network), **seeded(config.options[name], seed))
-        for name in config.methods
-    }
+def _learner(config: TrainConfig, network: nn.Module) -> Estimator:
+    """A method around a copy of a network."""
+    return wrap(config.method, copy.deepcopy(network), **seeded(config.options, config.seed))
 
 
-def _measure_speed(config: CompareConfig, network: nn.Module, data: Dataset) -> dict[str, StepTime]:
-    size = config.training.batch_size
-    batch = Examples(data.train_inputs[:size], data.train_labels[:size])
+def _step_times(
+    config: CompareConfig, start: Prepared, folder: RunFolder | None, observer: StudyObserver
+) -> dict[str, StepTime]:
+    """Measured once: a comparison that goes on reads what it measured before."""
+    if folder is not None and (saved := folder.read_json("speed.json")) is not None:
+        where = str(folder.path / "speed.json")
+        return {method: from_json(StepTime, time, where=where) for method, time in saved.items()}
+    observer.measuring_speed()
+    inputs, labels = start.data.train.first(config.training.batch_size)
     contestants = {
-        _REFERENCE: wrap(_REFERENCE, copy.deepcopy(network)),
-        **_learners(config, network, seed=config.first_seed),
+        _REFERENCE: wrap(_REFERENCE, copy.deepcopy(start.network)),
+        **{
+            method: _learner(config.run_of(method, config.first_seed), start.network)
+            for method in config.methods
+        },
     }
-    return step_times(contestants, batch, reference=_REFERENCE, rounds=config.timing_rounds)
+    with random_state_of(config.first_seed):
+        times = step_times(
+            contestants,
+            inputs.to(start.device),
+            labels.to(start.device),
+            reference=_REFERENCE,
+            rounds=config.timing_rounds,
+        )
+    if folder is not None:
+        folder.write_json("speed.json", times)
+    return times
 
 
 def _written(comparison: Comparison, folder: RunFolder, subject: str) -> Comparison:

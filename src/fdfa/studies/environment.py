@@ -2,62 +2,73 @@
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
+import os
 import platform
+import shutil
+import subprocess
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fdfa.data.dataset import Dataset
 
-__all__ = ["checksum", "environment"]
+__all__ = ["environment", "git_state"]
 
 
-def environment(data: Dataset) -> dict[str, Any]:
-    """What a run depends on beside its configuration: versions, threads, and the data's checksum.
+def environment(
+    data: Dataset, *, device: torch.device | None = None, code: Path | None = None
+) -> dict[str, Any]:
+    """What a run depends on beside its configuration: versions, machine, data, the user's code.
 
     Args:
         data: what is learned.
+        device: where it is learned.
+        code: folder of the user's own code; None for where the user stands.
 
     Returns:
         For ``config.json``.
     """
+    device = device or torch.device("cpu")
     return {
         "fdfa": version("fdfa"),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
-        "data_sha256": checksum(
-            data.train_inputs,
-            data.train_labels,
-            data.validation_inputs,
-            data.validation_labels,
-            data.test_inputs,
-            data.test_labels,
-        ),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "data_sha256": data.checksum(),
+        "git": git_state(code or Path.cwd()),
     }
 
 
-def checksum(*tensors: Tensor) -> str:
-    """SHA-256 over the bytes of tensors, without a copy of them.
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """The commit at which a folder stands, where the user's own code lies.
 
     Args:
-        *tensors: on the CPU.
+        folder: anywhere in a work tree.
 
     Returns:
-        64 hexadecimal digits.
+        The commit, and whether tracked files differ from it; None without git or a commit.
 
     Example:
-        >>> checksum(torch.tensor([1, 2], dtype=torch.uint8))[:8]  # of the bytes 01 02
-        'a12871fe'
+        >>> git_state(Path("/")) is None
+        True
     """
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        held = tensor.contiguous()
-        # torch without numpy offers no buffer of its own.
-        digest.update((ctypes.c_ubyte * held.nbytes).from_address(held.data_ptr()))
-    return digest.hexdigest()
+    git = shutil.which("git")
+    if git is None:
+        return None
+
+    def answer(*question: str) -> str | None:
+        asked = subprocess.run(  # noqa: S603  # no shell, arguments of ours alone
+            [git, "-C", str(folder), *question], capture_output=True, text=True, check=False
+        )
+        return asked.stdout.strip() if asked.returncode == 0 else None
+
+    commit = answer("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changed = answer("status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "changed": changed is None or bool(changed)}

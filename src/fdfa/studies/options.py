@@ -5,16 +5,18 @@ from __future__ import annotations
 import collections.abc
 import inspect
 import json
-import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import fdfa.data
 from fdfa.errors import ConfigError, unknown_name
 from fdfa.methods import methods
+from fdfa.studies.signatures import alternatives, hints_of
 
 __all__ = [
     "assignments",
+    "data_set_options",
     "method_options",
     "options_by_method",
     "resolved_options",
@@ -44,7 +46,10 @@ def assignments(texts: Sequence[str]) -> dict[str, str]:
         name, equals, value = text.partition("=")
         name = name.strip().replace("-", "_")
         if not equals or not name:
-            raise ConfigError(f"option {text!r} is not of the form NAME=VALUE, as in depth=2.")
+            raise ConfigError(
+                f"option {text!r} is not of the form NAME=VALUE. Write {text.strip('= ') or 'NAME'}"
+                "=VALUE, as in depth=2."
+            )
         if name in found:
             raise ConfigError(f"option {name!r} is given twice. Give it once.")
         found[name] = value.strip()
@@ -73,6 +78,29 @@ def method_options(method: str, texts: Mapping[str, str]) -> dict[str, Any]:
     return typed_options(texts, function, valid=valid, owner=f"method {method!r}")
 
 
+def data_set_options(data: str, texts: Mapping[str, str]) -> dict[str, Any]:
+    """Options of a data set from text, checked against its loader's signature.
+
+    Args:
+        data: name of the data set.
+        texts: option to value, as text.
+
+    Returns:
+        Keyword arguments for ``fdfa.data.load``.
+
+    Raises:
+        ConfigError: if the data set or an option is unknown, or a value is not of its type.
+
+    Example:
+        >>> data_set_options("digits", {})
+        {}
+    """
+    source = fdfa.data.describe(data)
+    return typed_options(
+        texts, source.loader, valid=list(source.options()), owner=f"data set {data!r}"
+    )
+
+
 def options_by_method(chosen: Sequence[str], texts: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Options of several methods from text, each named after its method: ``fdfa.probe_every=4``.
 
@@ -99,7 +127,13 @@ def options_by_method(chosen: Sequence[str], texts: Mapping[str, str]) -> dict[s
                 f"METHOD.{name}={value}, with a method of {', '.join(chosen)}."
             )
         if method not in chosen:
-            raise ConfigError(f"option {name!r}: {unknown_name('method', method, chosen)}")
+            if method not in methods():
+                problem = unknown_name("method", method, list(methods()))
+                raise ConfigError(f"option {name!r}: {problem}")
+            raise ConfigError(
+                f"option {name!r}: {method!r} takes no part in the comparison. Add it to the "
+                "methods, or leave the option out."
+            )
         grouped.setdefault(method, {})[option] = value
     return {method: method_options(method, given) for method, given in grouped.items()}
 
@@ -145,7 +179,8 @@ def seeded(options: Mapping[str, Any], seed: int) -> dict[str, Any]:
         >>> seeded({"output": None, "seed": None}, 7)
         {'output': None, 'seed': 7}
     """
-    return {**options, "seed": seed if options["seed"] is None else options["seed"]}
+    own = options.get("seed")
+    return {**options, "seed": seed if own is None else own}
 
 
 def typed_options(
@@ -175,7 +210,7 @@ def typed_options(
         >>> typed_options({"batch_norm": "no"}, factory, valid=valid, owner="model 'mine'")
         {'batch_norm': False}
     """
-    hints = _hints(function)
+    hints = hints_of(function)
     result = {}
     for name, text in texts.items():
         if name not in valid:
@@ -188,27 +223,17 @@ def typed_options(
             except ValueError:
                 continue
         else:
-            raise ConfigError(f"{owner}: option {name} takes {_wording(kinds)}, not {text!r}.")
+            if not (words := _wording(kinds)):
+                raise ConfigError(
+                    f"{owner}: option {name!r} cannot be given as text. Pass it from Python."
+                )
+            raise ConfigError(f"{owner}: option {name!r} takes {words}, not {text!r}.")
     return result
-
-
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    # Of a class, get_type_hints would give the attributes.
-    takes_options = vars(function).get("__init__") if isinstance(function, type) else function
-    try:
-        return typing.get_type_hints(takes_options)
-    except (NameError, TypeError):  # annotations that cannot be resolved here, or none at all
-        return {}
 
 
 def _alternatives(hint: Any) -> list[Any]:
     """The types that a value may have, those that accept fewest texts first."""
-    members = (
-        typing.get_args(hint)
-        if typing.get_origin(hint) in (typing.Union, types.UnionType)
-        else [hint]
-    )
-    return sorted(members, key=lambda kind: _ORDER.get(_plain(kind), len(_ORDER)))
+    return sorted(alternatives(hint), key=lambda kind: _ORDER.get(_plain(kind), len(_ORDER)))
 
 
 def _plain(kind: Any) -> Any:
@@ -257,7 +282,7 @@ def _read(kind: Any, text: str) -> Any:
 
 
 def _wording(kinds: Sequence[Any]) -> str:
-    """What may be given, in words."""
+    """What may be given, in words; nothing if no text will do."""
     words = []
     for kind in kinds:
         plain = _plain(kind)
@@ -266,7 +291,7 @@ def _wording(kinds: Sequence[Any]) -> str:
         elif plain in _WORDS:
             words.append(_WORDS[plain])
     if not words:
-        return "a value that cannot be written as text (use Python)"
+        return ""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 

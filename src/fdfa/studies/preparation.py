@@ -1,20 +1,24 @@
-"""What every study does before it starts: the data, the network, the threads, the run folder."""
+"""What every study does before it starts: the data, the network, the machine."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
 from fdfa.data.dataset import Dataset
+from fdfa.errors import ConfigError
+from fdfa.studies.devices import chosen_device, process_group
 from fdfa.studies.environment import environment
-from fdfa.studies.run_folder import RunFolder
+from fdfa.studies.setup import Machine
 from fdfa.studies.task import Task, build_network, load_data
-from fdfa.studies.threads import suitable_threads
+from fdfa.studies.threads import suitable_threads, using_threads
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Prepared", "prepared"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,64 +26,64 @@ class Prepared:
     """A study that may start.
 
     Attributes:
-        data: what is learned.
-        network: with the weights of the first seed.
-        threads: that suit it.
-        out: the folder for the study's files; None where none are kept.
-        overwrite: whether the files of an earlier run in it may be replaced.
+        data: what is learned; on the device where it fits.
+        network: with the weights of the first seed, on the device.
+        device: where the study computes.
+        machine: the same in words, with every default in place.
+        environment: what it depends on beside its configuration.
     """
 
     data: Dataset
     network: nn.Module
-    threads: int
-    out: str | Path | None
-    overwrite: bool
-
-    def open_folder(self, **config: Any) -> RunFolder | None:
-        """Make the folder, or clear it of an earlier run, and write ``config.json``.
-
-        Args:
-            **config: the configuration, under the name of the study.
-
-        Returns:
-            The folder; None where no files are kept.
-        """
-        if self.out is None:
-            return None
-        folder = RunFolder(self.out, overwrite=self.overwrite)
-        folder.write_json("config.json", {**config, "environment": environment(self.data)})
-        return folder
+    device: torch.device
+    machine: Machine
+    environment: dict[str, Any]
 
 
-def prepare(
+@contextlib.contextmanager
+def prepared(
     task: Task,
     *,
     seed: int,
-    threads: int | None = None,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-) -> Prepared:
+    machine: Machine | None = None,
+    data_sha256: str | None = None,
+    downloading: Callable[[str, int, int], None] | None = None,
+) -> Iterator[Prepared]:
     """Find whatever is wrong with a study that can be found before it starts; write nothing.
+
+    Inside the ``with`` block torch has the number of threads that suits the network, and the
+    processes that ``torchrun`` started know each other.
 
     Args:
         task: what is learned, and by which network.
         seed: of the network's weights.
-        threads: that the user asked for; None for what suits the network.
-        out: folder for the study's files.
-        overwrite: whether the files of an earlier run in it may be replaced.
+        machine: that the user asked for.
+        data_sha256: checksum that the data must have, of a study that goes on.
+        downloading: told of a download's progress.
 
-    Returns:
+    Yields:
         Everything that the study needs.
 
     Raises:
-        ConfigError: if a name or a value in the task is wrong, or ``out`` is not empty.
+        ConfigError: if a name or a value in the task is wrong, there is no such device, or the data
+            are not those of the checksum.
 
     Example:
-        >>> prepare(Task(model_options={"width": 8}), seed=0).threads
+        >>> with prepared(Task(model_options={"width": 8}), seed=0) as start:
+        ...     torch.get_num_threads()
         1
     """
-    data = load_data(task)
-    if out is not None:
-        RunFolder.check(out, overwrite=overwrite)
+    machine = machine or Machine()
+    place = chosen_device(machine.device)
+    data = load_data(task, progress=downloading)
     network = build_network(task, data, seed=seed)
-    return Prepared(data, network, suitable_threads(threads, network), out, overwrite)
+    with using_threads(suitable_threads(machine.threads, network)), process_group(place):
+        found = environment(data, device=place)
+        if data_sha256 not in (None, found["data_sha256"]):
+            raise ConfigError(
+                f"data set {task.data!r} is not the one that the run was started with: its SHA-256 "
+                f"begins with {found['data_sha256'][:12]} and began with {str(data_sha256)[:12]}. "
+                "Bring the old files back, or start a new run."
+            )
+        machine = Machine(threads=torch.get_num_threads(), device=str(place))
+        yield Prepared(data.to(place), network.to(place), place, machine, found)

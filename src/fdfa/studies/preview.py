@@ -11,8 +11,7 @@ from fdfa.methods import wrap
 from fdfa.studies.explain import explain
 from fdfa.studies.explanation import Explanation
 from fdfa.studies.options import resolved_options
-from fdfa.studies.preparation import prepare
-from fdfa.studies.task import Task
+from fdfa.studies.task import Task, build_network, load_data
 
 __all__ = ["PreviewConfig", "preview"]
 
@@ -65,6 +64,6 @@ def preview(config: PreviewConfig) -> Explanation:
         ['relu1', 'relu2']
     """
     options = resolved_options(config.method, config.options)
-    start = prepare(config.task, seed=0)
-    learner = wrap(config.method, start.network, **options)
-    return explain(learner, start.data.train_inputs[: config.batch_size])
+    data = load_data(config.task)
+    learner = wrap(config.method, build_network(config.task, data, seed=0), **options)
+    return explain(learner, data.train.first(config.batch_size)[0])

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fdfa.studies.runs import Run, StudyObserver
-from fdfa.training import EpochResult
+from fdfa.studies.tables import size
+from fdfa.training import EpochResult, StepResult, Trainer
 
-__all__ = ["LiveProgress", "PlainProgress", "reported_progress"]
+__all__ = ["LiveProgress", "PlainProgress", "reported_download", "reported_progress"]
 
 
 @contextlib.contextmanager
@@ -40,6 +41,23 @@ def reported_progress(
         yield PlainProgress(console, runs=runs, epochs=epochs)
 
 
+@contextlib.contextmanager
+def reported_download(
+    console: Console, *, quiet: bool = False
+) -> Iterator[Callable[[str, int, int], None]]:
+    """What to call during a download.
+
+    Args:
+        console: where to show it.
+        quiet: show nothing.
+
+    Yields:
+        To be called with a file's name, the bytes that are there, and its size.
+    """
+    with reported_progress(console, runs=1, epochs=1, quiet=quiet) as observer:
+        yield observer.downloading
+
+
 class _Narrator(StudyObserver):
     """Words for what happens; knows which run is on."""
 
@@ -50,6 +68,7 @@ class _Narrator(StudyObserver):
         self.started = 0
         self.begun = 0.0
         self.title = ""
+        self.file = ""  # that is being downloaded
 
     def run_started(self, method: str, seed: int) -> None:
         self.started += 1
@@ -89,11 +108,19 @@ class PlainProgress(_Narrator):
         super().__init__(console, runs=runs, epochs=epochs)
         self.spoken = time.perf_counter()
 
+    def downloading(self, file: str, done: int, total: int) -> None:
+        """Says so at the begin of each file, and when it is there."""
+        if file != self.file:
+            self.say(f"downloading {file} ({size(total)}) ...")
+        elif done == total:
+            self.say(f"downloaded {file}")
+        self.file = file
+
     def measuring_speed(self) -> None:
         """Says so."""
         self.say("measuring the time of a step ...")
 
-    def epoch_finished(self, result: EpochResult) -> None:
+    def epoch_finished(self, trainer: Trainer, result: EpochResult) -> None:
         """Says so if it is time."""
         if self.runs > 1 and time.perf_counter() - self.spoken < self.SILENCE:
             return
@@ -122,6 +149,16 @@ class LiveProgress(_Narrator):
         )
         self.task = self.bar.add_task("starting", total=float(runs * epochs), latest="")
 
+    def downloading(self, file: str, done: int, total: int) -> None:
+        """Shows how much of a file is there."""
+        if total:
+            self.bar.update(
+                self.task,
+                description=f"downloading {file}",
+                latest=f"{size(done)} of {size(total)}",
+                completed=self.epochs * self.runs * done / total,
+            )
+
     def measuring_speed(self) -> None:
         """Says so."""
         self.bar.update(self.task, description="measuring the time of a step")
@@ -132,12 +169,12 @@ class LiveProgress(_Narrator):
         place = f" ({self.started} of {self.runs})" if self.runs > 1 else ""
         self.bar.update(self.task, description=self.title + place, latest="")
 
-    def step_finished(self, epoch: int, share: float) -> None:
+    def step_finished(self, trainer: Trainer, result: StepResult) -> None:
         """Moves the bar."""
-        done = (self.started - 1) * self.epochs + epoch - 1 + share
+        done = (self.started - 1) * self.epochs + result.epoch - 1 + result.share
         self.bar.update(self.task, completed=done)
 
-    def epoch_finished(self, result: EpochResult) -> None:
+    def epoch_finished(self, trainer: Trainer, result: EpochResult) -> None:
         """Shows how well it does; says so in a line of its own if there is but one run."""
         if result.validation is not None:
             self.bar.update(

@@ -6,26 +6,26 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from fdfa.methods import methods
 from fdfa.studies.compare import CompareConfig
-from fdfa.studies.explanation import Explanation
+from fdfa.studies.evaluate import Evaluation
+from fdfa.studies.rehearsal import Rehearsal
 from fdfa.studies.results import Comparison, MethodSummary, Spread
 from fdfa.studies.runs import Run
+from fdfa.studies.tables import duration, plain_table, plural_s
 from fdfa.studies.train import TrainReport
 
 __all__ = [
     "comparison_report",
     "error_panel",
-    "explanation_report",
+    "evaluation_report",
     "failures_panel",
     "files_line",
-    "methods_report",
+    "rehearsal_report",
     "training_report",
 ]
 
@@ -40,18 +40,18 @@ def comparison_report(config: CompareConfig, comparison: Comparison) -> Renderab
     Returns:
         For a rich console.
     """
-    table = _table("method", "test accuracy", "test loss", "step time", "cosine")
+    table = plain_table("method", "test accuracy", "test loss", "step time", "cosine")
     for summary in comparison.summaries:
         table.add_row(*_comparison_row(summary))
     seeds, epochs = config.seeds, config.training.epochs
     title = (
         f"{config.task.data}, {config.task.model}, {comparison.parameters:,} parameters: "
-        f"{epochs} epoch{_s(epochs)}, {seeds} seed{_s(seeds)}"
+        f"{epochs} epoch{plural_s(epochs)}, {seeds} seed{plural_s(seeds)}"
     )
     reference = next(iter(comparison.summaries)).step_time
     legend = (
         f"Step time: forward and backward pass, relative to backpropagation "
-        f"({_duration(reference.seconds / reference.ratio)}; median of {reference.rounds} "
+        f"({duration(reference.seconds / reference.ratio)}; median of {reference.rounds} "
         "interleaved rounds). Cosine: with the true gradient, mean over the weight matrices, on "
         "validation examples after the training."
     )
@@ -94,116 +94,48 @@ def training_report(report: TrainReport) -> RenderableType:
     return Group(Text(text), *(Text(note) for note in report.notes))
 
 
-def methods_report() -> RenderableType:
-    """Every method, what it needs and what it costs.
-
-    Returns:
-        For a rich console.
-    """
-    table = _table("method", "backward pass", "weight transport", "probes", "extra state", "cost")
-    for column in table.columns[1:4]:
-        column.justify = "center"
-    sentences = Table.grid(padding=(0, 2))
-    sentences.add_column(no_wrap=True)
-    sentences.add_column()
-    for method in methods().values():
-        table.add_row(
-            method.name,
-            _yes(not method.backward_pass_free),
-            _yes(not method.weight_transport_free),
-            _yes(method.probes),
-            method.extra_state,
-            method.products,
-        )
-        sentences.add_row(method.name, f"{method.summary} ({method.source})")
-    legend = (
-        "Extra state: numbers kept beside the weights, for K outputs and n_l units of tap l. Cost: "
-        "matrix products a layer and step, the forward pass counting one; s is the share of steps "
-        "that probe. Options: fdfa methods --json."
-    )
-    return Group(table, sentences, Text(""), Text(legend, style="dim"))
-
-
-def explanation_report(found: Explanation, *, subject: str) -> RenderableType:
-    """Taps, blocks, costs and obstacles of a learner.
+def evaluation_report(found: Evaluation) -> RenderableType:
+    """How well the network of a run does, in a line.
 
     Args:
-        found: by ``explain``.
-        subject: data set and network, for the title.
+        found: by ``evaluate_run``.
 
     Returns:
         For a rich console.
     """
-    title = f"{found.method} on {subject}: batches of {found.samples}, output {found.output_shape}"
-    parts: list[RenderableType] = [Text(title, style="bold"), Text("")]
-    if found.taps:
-        taps = _table("tap", "module", "shape", "units", "feedback map", "size", left=3)
-        for tap in found.taps:
-            outputs, units = tap.feedback_shape
-            taps.add_row(
-                tap.name,
-                tap.module_type,
-                "x".join(map(str, tap.shape)),
-                f"{tap.units:,}",
-                f"{outputs}x{units}",
-                _size(tap.feedback_bytes),
-            )
-        parts += [Text("Taps: the graph is cut here"), taps]
-    else:
-        parts += [Text("No taps: nothing is cut"), Text("")]
-    blocks = _table("block", "parameters", "weight layers", "ends at", left=0)
-    blocks.columns[2].justify = blocks.columns[3].justify = "left"
-    for number, block in enumerate(found.blocks, 1):
-        blocks.add_row(
-            str(number), f"{block.parameters:,}", ", ".join(block.weight_layers), block.ends_at
-        )
-    parts += [Text("Blocks: gradients are exact inside"), blocks]
-    parts += [Text("Multiply-adds of a step, in millions"), _products_table(found)]
-    parts.append(Text(_cost(found)))
-    memory = found.memory
-    parts.append(
-        Text(
-            f"Memory, about {_size(memory.total)} without the optimiser's: parameters "
-            f"{_size(memory.parameters)}, gradients {_size(memory.gradients)}, activations "
-            f"{_size(memory.activations)}, feedback {_size(memory.feedback)}, probe "
-            f"{_size(memory.probe)}."
-        )
+    return Text(
+        f"{found.data}, {found.examples:,} {found.part} examples: accuracy "
+        f"{100 * found.score.accuracy:.2f} %, loss {found.score.loss:.4f} "
+        f"(weights of {found.weights})"
     )
-    if found.obstacles:
-        parts += [Text("Cannot be probed: " + problem, style="red") for problem in found.obstacles]
-    elif found.probe_every is not None:
-        parts.append(Text("A probe passes through the whole network."))
-    return Group(*parts)
 
 
-def _products_table(found: Explanation) -> Table:
-    products = found.products
-    table = _table("layer", "forward", "weight grad.", "input grad.", "tangent")
-    for layer in products.layers:
-        table.add_row(
-            layer.name,
-            *(
-                _millions(count)
-                for count in (
-                    layer.forward,
-                    layer.weight_gradient,
-                    layer.input_gradient,
-                    layer.tangent,
-                )
-            ),
-        )
-    if found.taps:
-        table.add_row("feedback: e B", "", "", _millions(products.credit), "")
-    if products.teaching:
-        table.add_row("feedback: d'p", "", "", "", _millions(products.teaching))
-    return table
+def rehearsal_report(found: Rehearsal) -> RenderableType:
+    """What a study would do.
 
+    Args:
+        found: by ``rehearse_study``.
 
-def _cost(found: Explanation) -> str:
-    every = found.probe_every
-    share = f" when one step in {every} probes" if every is not None and every > 1 else ""
-    step, ratio = found.products.step, found.products.ratio
-    return f"Cost: {step / 1e6:,.2f} million a step{share}, {ratio:.2f} times backpropagation's."
+    Returns:
+        For a rich console.
+    """
+    options = ", ".join(f"{name}={value}" for name, value in found.model_options.items())
+    train, validation, test = found.examples
+    rows = {
+        "data": f"{found.data}: {train:,} training, {validation:,} validation, {test:,} test "
+        "examples",
+        "model": f"{found.model}{f' ({options})' if options else ''}, {found.parameters:,} "
+        "parameters",
+        "methods": ", ".join(found.methods),
+        "runs": f"{found.runs} of at most {found.steps:,} steps",
+        "machine": f"{found.device}, {found.threads} thread{plural_s(found.threads)}",
+        "writes": "nothing (no --out)" if found.out is None else found.out,
+    }
+    table = Table.grid(padding=(0, 2))
+    for name, text in rows.items():
+        table.add_row(name, Text(text))
+    told = "Dry run: each method has made a step on a copy; nothing was trained or written."
+    return Group(table, Text(told, style="dim"))
 
 
 def error_panel(text: str, *, title: str = "error") -> Panel:
@@ -251,14 +183,6 @@ def files_line(files: Sequence[Path]) -> str:
     return f"Written to {files[0].parent}: {', '.join(file.name for file in files)}"
 
 
-def _table(*columns: str, left: int = 1) -> Table:
-    """A plain table whose first columns are texts and the others numbers."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=True)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < left else "right", overflow="fold")
-    return table
-
-
 def _with_spread(spread: Spread | None, digits: int, *, scale: float = 1.0, unit: str = "") -> str:
     if spread is None:
         return "-"
@@ -270,27 +194,3 @@ def _with_spread(spread: Spread | None, digits: int, *, scale: float = 1.0, unit
 
 def _cosine(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3f}"
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
-
-
-def _millions(count: int) -> str:
-    return f"{count / 1e6:,.2f}" if count else "-"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    raise AssertionError  # for the type checker: the loop always returns
-
-
-def _duration(seconds: float) -> str:
-    return f"{1e3 * seconds:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
-
-
-def _s(count: int) -> str:
-    return "" if count == 1 else "s"

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fdfa.errors import ConfigError
+from fdfa.errors import ConfigError, briefly
 from fdfa.studies.json_values import plain
+from fdfa.training.checkpoint import remove_checkpoints
+from fdfa.training.lock import NAME as LOCK
+from fdfa.training.lock import run_lock
 
 __all__ = ["RunFolder"]
 
@@ -18,36 +22,72 @@ __all__ = ["RunFolder"]
 _OURS = (
     "config.json",
     "metrics.jsonl",
+    "timings.jsonl",
+    "steps.jsonl",
+    "speed.json",
     "results.json",
+    "model.safetensors",
     "learning_curves.png",
     "learning_curves.svg",
 )
+# The name that `replacing` gives to a file until it is whole.
+_UNFINISHED = re.compile(r"\.\d+\.(" + "|".join(re.escape(name) for name in _OURS) + ")")
 
 
 class RunFolder:
     """Writes the files of one run; a reader, or a crash, never meets half of one.
 
     Args:
-        path: the folder; made if it is not there.
-        overwrite: whether the files of an earlier run may be replaced. Other files stay.
+        path: the folder.
 
     Attributes:
+        checkpoints: folder of the run's checkpoints.
+        tensorboard: folder of its event files.
         files: what was written, in order.
-
-    Raises:
-        ConfigError: if the path is no folder, or one with files in it and ``overwrite`` is off.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.tensorboard = self.path / "tensorboard"
         self.files: list[Path] = []
-        self.check(self.path, overwrite=overwrite)
-        self.path.mkdir(parents=True, exist_ok=True)
-        for name in _OURS:  # so that the files of two runs never stand side by side
-            (self.path / name).unlink(missing_ok=True)
 
-    @staticmethod
-    def check(path: str | os.PathLike[str], *, overwrite: bool) -> None:
+    @classmethod
+    @contextlib.contextmanager
+    def fresh(cls, path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[RunFolder]:
+        """A folder for a new run, cleared of an earlier one and held against other processes.
+
+        Args:
+            path: the folder; made if it is not there.
+            overwrite: whether the files of an earlier run may be removed. Other files stay.
+
+        Yields:
+            The folder.
+
+        Raises:
+            ConfigError: if the path is no folder, or one with files in it and ``overwrite`` is off.
+            CheckpointError: if another process trains in it.
+        """
+        cls.check(path, overwrite=overwrite)
+        folder = cls(path)
+        with folder.held():
+            folder.clear()
+            yield folder
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder against other processes while a run writes into it.
+
+        Raises:
+            CheckpointError: if another process trains in it.
+        """
+        with run_lock(self.path):
+            for place in (self.path, *(run.path for run in self.runs())):
+                _remove_unfinished(place)
+            yield
+
+    @classmethod
+    def check(cls, path: str | os.PathLike[str], *, overwrite: bool) -> None:
         """Refuse a folder that cannot be used, without touching it.
 
         Args:
@@ -58,16 +98,112 @@ class RunFolder:
             ConfigError: if the path is no folder, or one with files in it and ``overwrite`` is off.
         """
         path = Path(path)
-        if path.exists() and not path.is_dir():
-            raise ConfigError(f"out: '{path}' is a file, not a folder. Choose another.")
-        held = sorted(entry.name for entry in path.iterdir()) if path.exists() else []
-        if held and not overwrite:
-            shown = ", ".join(held[:3]) + (", ..." if len(held) > 3 else "")
+        for place in (path, *path.parents):
+            if place.exists() and not place.is_dir():
+                raise ConfigError(f"out: '{place}' is a file, not a folder. Choose another.")
+        held = sorted(os.listdir(path)) if path.exists() else []
+        # The lock stays when its holder ends, a file that is not whole when it is killed.
+        held = [name for name in held if name != LOCK and not _UNFINISHED.fullmatch(name)]
+        alien = [name for name in held if name in _OURS] if cls(path).study() is None else []
+        if overwrite and alien:
             raise ConfigError(
-                f"out: folder '{path}' is not empty (it holds {shown}). Choose another, remove it, "
-                "or pass --overwrite (overwrite=True): it replaces the files of an earlier run and "
-                "leaves all others alone."
+                f"out: folder '{path}' holds {', '.join(alien)}, which no run of fdfa wrote. "
+                "Choose another folder, or move these files away."
             )
+        if not held or overwrite:
+            return
+        shown = ", ".join(held[:3]) + (", ..." if len(held) > 3 else "")
+        goes_on = ""
+        if "config.json" in held:
+            goes_on = f"go on with the run in it (fdfa resume {path}), "
+        raise ConfigError(
+            f"out: folder '{path}' is not empty (it holds {shown}). Choose another, remove it, "
+            f"{goes_on}or pass --overwrite (overwrite=True): it replaces the files of an earlier "
+            "run and leaves all others alone."
+        )
+
+    def clear(self) -> None:
+        """Remove what a study wrote, so that the files of two runs never stand side by side.
+
+        A folder whose ``config.json`` is not a study's is left as it is.
+        """
+        if self.study() is None:
+            return
+        for run in self.runs():
+            run.clear()
+            _remove_if_empty(run.path)
+        _remove_if_empty(self.path / "runs")
+        remove_checkpoints(self.checkpoints)
+        if self.tensorboard.is_dir() and not self.tensorboard.is_symlink():
+            for events in self.tensorboard.glob("events.out.tfevents.*"):
+                events.unlink()
+            _remove_if_empty(self.tensorboard)
+        # The configuration goes last: it is what says that the others are ours.
+        for name in reversed(_OURS):
+            (self.path / name).unlink(missing_ok=True)
+
+    def study(self) -> str | None:
+        """What wrote the folder, by its ``config.json``.
+
+        Returns:
+            ``"train"`` or ``"compare"``; None if there is no such file, or it is someone else's.
+        """
+        try:
+            content = self.read_json("config.json")
+        except ConfigError:
+            return None
+        kinds = [
+            kind for kind in ("train", "compare") if isinstance(content, dict) and kind in content
+        ]
+        return kinds[0] if len(kinds) == 1 and "environment" in content else None
+
+    def runs(self) -> list[RunFolder]:
+        """Folders of the single runs of a comparison.
+
+        Returns:
+            Those that are there, by name; none in a folder that is no comparison's.
+        """
+        above = self.path / "runs"
+        if self.study() != "compare" or not above.is_dir() or above.is_symlink():
+            return []
+        inside = [RunFolder(entry) for entry in sorted(above.iterdir()) if not entry.is_symlink()]
+        return [run for run in inside if run.study() == "train"]
+
+    def run(self, name: str) -> RunFolder:
+        """Folder of a single run of a comparison.
+
+        Args:
+            name: of the run.
+
+        Returns:
+            The folder, made if it is not there.
+        """
+        folder = RunFolder(self.path / "runs" / name)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def read_json(self, name: str) -> Any:
+        """Read a JSON file.
+
+        Args:
+            name: of the file.
+
+        Returns:
+            Its content; None if there is no such file.
+
+        Raises:
+            ConfigError: if it cannot be read, or is not JSON.
+        """
+        path = self.path / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"{path} cannot be read ({briefly(error)}). Put the file back as it was, or start "
+                "a new run."
+            ) from error
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file, whole or not at all.
@@ -79,19 +215,6 @@ class RunFolder:
         text = json.dumps(plain(content), indent=2, allow_nan=False)
         with self.replacing(name) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
-
-    def append_line(self, name: str, content: Any) -> None:
-        """Append one line of JSON in a single write.
-
-        Args:
-            name: of the file.
-            content: anything that :func:`~fdfa.studies.json_values.plain` understands.
-        """
-        path = self.path / name
-        line = json.dumps(plain(content), allow_nan=False) + "\n"
-        with path.open("ab", buffering=0) as file:
-            file.write(line.encode())
-        self._note(path)
 
     @contextlib.contextmanager
     def replacing(self, name: str) -> Iterator[Path]:
@@ -106,6 +229,7 @@ class RunFolder:
         path = self.path / name
         # The suffix stays last: it tells matplotlib the format.
         temporary = self.path / f".{os.getpid()}.{name}"
+        temporary.unlink(missing_ok=True)  # of a killed process that had this one's number
         try:
             yield temporary
             with temporary.open("rb") as file:
@@ -113,8 +237,27 @@ class RunFolder:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        self._note(path)
+        self.note(name)
 
-    def _note(self, path: Path) -> None:
-        if path not in self.files:
-            self.files.append(path)
+    def note(self, *names: str) -> None:
+        """Count files among those that were written, if they are there.
+
+        Args:
+            *names: of the files.
+        """
+        for name in names:
+            path = self.path / name
+            if path.exists() and path not in self.files:
+                self.files.append(path)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """What a killed process left of files that were to be whole."""
+    for name in os.listdir(folder):
+        if _UNFINISHED.fullmatch(name):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # someone else's file is in it: it stays
+        folder.rmdir()

@@ -6,30 +6,45 @@ import copy
 import dataclasses
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fdfa.data.dataset import Dataset
 from fdfa.diagnostics import alignment
 from fdfa.engine.estimator import Estimator
-from fdfa.errors import FDFAError
+from fdfa.engine.random_state import random_state_of
+from fdfa.errors import CheckpointError, ConfigError, DataError, FDFAError, briefly
 from fdfa.studies.json_values import plain
+from fdfa.studies.records import from_json
 from fdfa.studies.run_folder import RunFolder
+from fdfa.studies.scoring import score_on
+from fdfa.studies.setup import TrainConfig
+from fdfa.studies.sinks import make_sink
+from fdfa.studies.stopping import stopping_gently
 from fdfa.training import (
+    Callback,
+    Checkpoints,
     EpochResult,
-    Examples,
-    Observer,
+    LogTo,
+    MetricsLog,
+    Processes,
     Score,
     Trainer,
-    TrainingSettings,
-    evaluate,
+    latest,
+    read_checkpoint,
+    read_lines,
+    restore,
     start_training,
 )
+from fdfa.training.atomic import write_file
+from fdfa.training.batching import check_batch_size, check_examples
+from fdfa.training.contents import check_tensors, tensor_bytes
+from fdfa.training.metrics import METRICS, STEPS, TIMINGS
 
-__all__ = ["Run", "StudyObserver", "perform", "rehearse"]
+__all__ = ["Run", "StudyObserver", "perform", "recall", "rehearse"]
 
 # Enough for a steady cosine, few enough to cost nothing beside an epoch.
 _ALIGNMENT_EXAMPLES = 256
@@ -58,9 +73,27 @@ class Run:
     cosine: float
     failure: str | None = None
 
+    def report(self) -> dict[str, Any]:
+        """What ``results.json`` holds of it: the number of epochs, which are in the metrics.
 
-class StudyObserver(Observer):
+        Returns:
+            Plain values that JSON can hold.
+        """
+        content: dict[str, Any] = plain(self)
+        return {**content, "epochs": len(self.epochs)}
+
+
+class StudyObserver(Callback):
     """Is told how a study goes. Every method does nothing until a subclass overrides it."""
+
+    def downloading(self, file: str, done: int, total: int) -> None:
+        """While a data set is downloaded.
+
+        Args:
+            file: its name.
+            done: bytes that are there.
+            total: bytes that it has.
+        """
 
     def measuring_speed(self) -> None:
         """When the time of a step is measured."""
@@ -82,70 +115,185 @@ class StudyObserver(Observer):
 
 
 def perform(
+    config: TrainConfig,
     learner: Estimator,
     data: Dataset,
-    settings: TrainingSettings,
     *,
-    seed: int,
     observer: StudyObserver,
     folder: RunFolder | None,
 ) -> Run:
     """Train a learner, then look at the test examples once.
 
-    What goes wrong (a loss that is not finite) ends the run, not the study: see ``Run.failure``.
+    Where the folder has a checkpoint, the training goes on there. A loss that is not finite, or a
+    model that the method cannot serve, ends the run and not the study: see ``Run.failure``.
 
     Args:
-        learner: freshly wrapped.
+        config: what the run is.
+        learner: freshly wrapped, on the device.
         data: what is learned.
-        settings: how.
-        seed: of the order of the examples.
-        observer: is told of the progress.
-        folder: takes a line of ``metrics.jsonl`` an epoch.
+        observer: is told of the progress; that it is finished it hears from the caller, who keeps
+            the result.
+        folder: of the run; None keeps nothing.
 
     Returns:
         The run.
+
+    Raises:
+        TrainingInterrupted: after Ctrl-C, with a checkpoint written.
+        CheckpointError: if a checkpoint cannot be written or read.
+        ConfigError: if the training settings do not fit the data.
+        DataError: if examples that are read while they are learned are damaged.
     """
-    validation = Examples(data.validation_inputs, data.validation_labels)
+    observer.run_started(config.method, config.seed)
+    callbacks: list[Callback] = [observer]
+    if folder is not None:
+        callbacks += _records(config, folder)
     epochs: list[EpochResult] = []
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # dropout draws the same masks whatever the method
-        trainer = Trainer(learner, settings, seed=seed, observers=[observer])
-        train = Examples(data.train_inputs, data.train_labels)
+    # Dropout draws the same masks whatever the method, and not the same in all processes.
+    with random_state_of(config.seed + 1_000_003 * Processes.present().rank):
+        trainer = Trainer(learner, config.training, seed=config.seed, callbacks=callbacks)
+        if folder is not None and latest(folder.checkpoints) is not None:
+            restore(trainer, read_checkpoint(folder.checkpoints))
+            epochs += _epochs_before(folder, trainer.progress.epoch)
         try:
-            for result in trainer.epochs(train, validation):
-                epochs.append(result)
-                if folder is not None:
-                    line = {"method": learner.method, "seed": seed, **plain(result)}
-                    folder.append_line("metrics.jsonl", line)
+            with stopping_gently(trainer):
+                for result in trainer.epochs(data.train, data.validation):
+                    epochs.append(result)
+            run = _measured(config, learner, data, epochs)
+        except (CheckpointError, ConfigError, DataError):
+            raise  # not the method's fault: the run can go on when it is mended
         except FDFAError as error:
-            return Run(learner.method, seed, tuple(epochs), None, {}, math.nan, str(error))
-        batch = Examples(*(part[:_ALIGNMENT_EXAMPLES] for part in validation))
-        cosines = alignment(learner, F.cross_entropy, *batch)
+            run = Run(config.method, config.seed, tuple(epochs), None, {}, math.nan, str(error))
+    if folder is not None and trainer.processes.first:
+        if run.failure is None:
+            _write_model(folder, learner.model)
+        folder.note("config.json", METRICS, TIMINGS, STEPS)
+    return run
+
+
+def recall(folder: RunFolder) -> Run | None:
+    """What an earlier process wrote down of a run.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        The run; None if it is not finished.
+
+    Raises:
+        ConfigError: if ``results.json`` is damaged.
+    """
+    content = folder.read_json("results.json")
+    if content is None:
+        return None
+    where = str(folder.path / "results.json")
+    parts = content if isinstance(content, dict) else {}
+    if not (isinstance(parts.get("run"), dict) and isinstance(parts.get("parameters"), int)):
+        raise ConfigError(f"{where} is not what a run writes. Remove it and resume the run.")
+    run = {**content["run"], "epochs": []}
+    return dataclasses.replace(
+        from_json(Run, run, where=where), epochs=tuple(_epochs_before(folder, math.inf))
+    )
+
+
+def rehearse(config: TrainConfig, learner: Estimator, data: Dataset) -> None:
+    """One step of a copy: what cannot be trained as asked fails here, before anything is written.
+
+    Args:
+        config: of the run.
+        learner: stays as it is.
+        data: what is to be learned.
+
+    Raises:
+        ConfigError: if a step cannot be made.
+        FDFAError: whatever else stands in the way.
+    """
+    settings, processes = config.training, Processes.present()
+    check_batch_size(settings, processes)
+    check_examples(settings, processes, data.train, data.validation)
+    # Batch norm refuses a part of one example.
+    part = min(2, settings.batch_size // (settings.accumulate * processes.count), len(data.train))
+    with random_state_of(0):
+        try:
+            twin = copy.deepcopy(learner)
+            twin.alone = True  # other processes have rehearsals of their own
+            start_training(twin)
+            inputs, labels = _on_device_of(learner, *data.train.first(part))
+            F.cross_entropy(twin(inputs), labels).backward()  # type: ignore[no-untyped-call]
+        except FDFAError:
+            raise
+        except Exception as error:
+            few = " Give each part at least 2 examples (batch_size, accumulate)." * (part == 1)
+            raise ConfigError(
+                f"model {config.task.model!r} cannot make a step of method {config.method!r} on "
+                f"{part} example{'' if part == 1 else 's'} of data set {config.task.data!r} "
+                f"({briefly(error, named=True)}).{few} Call the model on such a batch in training "
+                "mode to see where (--debug shows the traceback)."
+            ) from error
+
+
+def _records(config: TrainConfig, folder: RunFolder) -> list[Callback]:
+    """What keeps a record; checkpoints stand last, so that they know what the others did."""
+    records = config.records
+    sinks = [make_sink(name, config, folder) for name in records.log]
+    return [
+        MetricsLog(folder.path, every_steps=records.log_steps),
+        *(LogTo(sink, every_steps=records.log_steps) for sink in sinks),
+        Checkpoints(
+            folder.checkpoints,
+            seconds=records.checkpoint_seconds,
+            steps=records.checkpoint_steps,
+        ),
+    ]
+
+
+def _epochs_before(folder: RunFolder, last: float) -> list[EpochResult]:
+    """Results of the epochs up to one, from the lines that were written of them."""
+    path = folder.path / METRICS
+    if not path.exists():
+        return []
+    seconds = {}
+    if (folder.path / TIMINGS).exists():
+        seconds = {
+            line["epoch"]: line.get("seconds")
+            for line in read_lines(folder.path / TIMINGS)[0]
+            if isinstance(line.get("epoch"), int) and isinstance(line.get("seconds"), float)
+        }
+    return [
+        from_json(EpochResult, {**line, "seconds": seconds.get(line["epoch"])}, where=str(path))
+        for line in read_lines(path)[0]
+        if isinstance(line.get("epoch"), int) and line["epoch"] <= last
+    ]
+
+
+def _measured(
+    config: TrainConfig, learner: Estimator, data: Dataset, epochs: Sequence[EpochResult]
+) -> Run:
+    """The angles to the exact gradient, and the one look at the test examples."""
+    looked_at = data.validation if len(data.validation) else data.train
+    batch = _on_device_of(learner, *looked_at.first(_ALIGNMENT_EXAMPLES))
+    cosines = alignment(learner, F.cross_entropy, *batch)
     return Run(
-        method=learner.method,
-        seed=seed,
+        method=config.method,
+        seed=config.seed,
         epochs=tuple(epochs),
-        test=evaluate(learner, Examples(data.test_inputs, data.test_labels)),
+        test=score_on(learner, data, part="test", batch_size=config.training.evaluation_batch_size),
         alignment=cosines,
         cosine=_mean_over_matrices(cosines, learner.model),
     )
 
 
-def rehearse(learner: Estimator, data: Dataset) -> None:
-    """One forward and backward pass of a copy: what cannot be trained as asked fails here.
+def _on_device_of(learner: Estimator, *tensors: Tensor) -> tuple[Tensor, ...]:
+    device = next(learner.parameters()).device
+    return tuple(tensor.to(device) for tensor in tensors)
 
-    Args:
-        learner: stays as it is.
-        data: what is to be learned.
 
-    Raises:
-        FDFAError: whatever stands in the way.
-    """
-    with torch.random.fork_rng(devices=[]):
-        twin = copy.deepcopy(learner)
-        start_training(twin)
-        loss = F.cross_entropy(twin(data.train_inputs[:2]), data.train_labels[:2])
-        loss.backward()  # type: ignore[no-untyped-call]
+def _write_model(folder: RunFolder, model: nn.Module) -> None:
+    """The trained weights, for plain PyTorch to load without ``fdfa``."""
+    weights = model.state_dict()
+    check_tensors("model", weights)
+    with folder.replacing("model.safetensors") as path:
+        write_file(path, tensor_bytes(weights))
 
 
 def _mean_over_matrices(cosines: Mapping[str, float], model: nn.Module) -> float:

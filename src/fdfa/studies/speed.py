@@ -8,11 +8,12 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fdfa.engine.estimator import Estimator
-from fdfa.training import Examples, start_training
+from fdfa.training import start_training
 
 __all__ = ["StepTime", "step_times"]
 
@@ -40,7 +41,12 @@ class StepTime:
 
 
 def step_times(
-    learners: Mapping[str, Estimator], batch: Examples, *, reference: str, rounds: int = 20
+    learners: Mapping[str, Estimator],
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    reference: str,
+    rounds: int = 20,
 ) -> dict[str, StepTime]:
     """Let every learner take its turn in every round; a busy moment hits all alike.
 
@@ -49,7 +55,8 @@ def step_times(
 
     Args:
         learners: by name.
-        batch: one batch, the same for all.
+        inputs: of one batch, the same for all; where the learners are.
+        labels: of the batch.
         reference: name of the learner that counts as 1.
         rounds: at least so many, and at least 10; more while they take under a second together.
 
@@ -61,14 +68,14 @@ def step_times(
         start_training(learner)
     for _ in range(_WARM_UP_ROUNDS):
         for learner in runners.values():
-            _turn(learner, batch)
+            _turn(learner, inputs, labels)
     taken: dict[str, list[float]] = {name: [] for name in runners}
     order = list(runners)
     least, started, done = max(rounds, _FEWEST_ROUNDS), time.perf_counter(), 0
     while done < least or (done < _MOST_ROUNDS and time.perf_counter() - started < _ENOUGH_SECONDS):
         order = order[1:] + order[:1]  # no learner is always the first, whose caches are cold
         for name in order:
-            taken[name].append(_turn(runners[name], batch))
+            taken[name].append(_turn(runners[name], inputs, labels))
         done += 1
     return {
         name: StepTime(statistics.median(times), _median_ratio(times, taken[reference]), done)
@@ -80,12 +87,14 @@ def _median_ratio(times: Sequence[float], reference: Sequence[float]) -> float:
     return statistics.median(t / r for t, r in zip(times, reference, strict=True))
 
 
-def _turn(learner: nn.Module, batch: Examples) -> float:
+def _turn(learner: nn.Module, inputs: Tensor, labels: Tensor) -> float:
     """Seconds a step, over one probing period."""
     steps = getattr(getattr(learner, "probe", None), "every", 1)
     started = time.perf_counter()
     for _ in range(steps):
         for parameter in learner.parameters():
             parameter.grad = None
-        F.cross_entropy(learner(batch.inputs), batch.labels).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(learner(inputs), labels).backward()  # type: ignore[no-untyped-call]
+    if inputs.device.type == "cuda":
+        torch.cuda.synchronize(inputs.device)
     return (time.perf_counter() - started) / steps

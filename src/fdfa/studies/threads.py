@@ -8,8 +8,6 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from fdfa.errors import ConfigError
-
 __all__ = ["suitable_threads", "using_threads"]
 
 # Measured with 2 x 256 units on two cores: a second thread gains 7 % on an idle machine, and where
@@ -27,9 +25,6 @@ def suitable_threads(requested: int | None, network: nn.Module) -> int:
     Returns:
         The user's choice, 1 for a small network, or torch's own number.
 
-    Raises:
-        ConfigError: if the request is not a positive whole number.
-
     Example:
         >>> suitable_threads(None, nn.Linear(2, 2))
         1
@@ -37,8 +32,6 @@ def suitable_threads(requested: int | None, network: nn.Module) -> int:
     if requested is None:
         small = sum(p.numel() for p in network.parameters()) < _SMALL_NETWORK
         return 1 if small else torch.get_num_threads()
-    if isinstance(requested, bool) or not isinstance(requested, int) or requested < 1:
-        raise ConfigError(f"threads={requested!r} is not possible. Give a whole number from 1.")
     return requested
 
 

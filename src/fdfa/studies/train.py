@@ -2,57 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fdfa.errors import ConfigError
 from fdfa.methods import wrap
-from fdfa.studies.json_values import plain
 from fdfa.studies.options import resolved_options, seeded
 from fdfa.studies.plots import write_learning_curves
-from fdfa.studies.preparation import prepare
+from fdfa.studies.preparation import Prepared, prepared
+from fdfa.studies.run_folder import RunFolder
 from fdfa.studies.runs import Run, StudyObserver, perform, rehearse
-from fdfa.studies.task import Task, resolved
-from fdfa.studies.threads import using_threads
-from fdfa.training import TrainingSettings
+from fdfa.studies.setup import TrainConfig
+from fdfa.studies.sinks import check_sinks
+from fdfa.studies.task import resolved
+from fdfa.training import Processes
 
-__all__ = ["TrainConfig", "TrainReport", "train"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """What is trained, and how.
-
-    Attributes:
-        method: name of the method, as `fdfa methods` lists it.
-        options: of the method, as in feedback_rate=0.05 probe_every=4.
-        seed: of the weights, the order of the examples and the method's own random numbers.
-        threads: CPU threads; default: 1 for a network of under a million parameters, where more
-            would only wait for each other, else torch's own choice.
-        task: what is learned, and by which network.
-        training: how it is trained.
-
-    Raises:
-        ConfigError: if a value is out of range.
-
-    Example:
-        >>> TrainConfig(method="fdfa", options={"feedback_rate": 0.05}).seed
-        0
-    """
-
-    method: str = "fdfa"
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    seed: int = 0
-    threads: int | None = None
-    task: Task = dataclasses.field(default_factory=Task)
-    training: TrainingSettings = dataclasses.field(default_factory=TrainingSettings)
-
-    def __post_init__(self) -> None:
-        """Check the seed."""
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise ConfigError(f"seed={self.seed!r} is not possible. Give a whole number from 0.")
+__all__ = ["TrainConfig", "TrainReport", "continue_training", "train"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +45,7 @@ class TrainReport:
         Returns:
             Plain values that JSON can hold.
         """
-        run = plain(self.run)
-        run["epochs"] = len(run["epochs"])
-        return {"parameters": self.parameters, "run": run}
+        return {"parameters": self.parameters, "run": self.run.report()}
 
 
 def train(
@@ -93,7 +59,8 @@ def train(
 
     Args:
         config: what to train.
-        out: folder for ``config.json``, ``metrics.jsonl``, ``results.json`` and learning curves.
+        out: folder of the run: ``config.json``, ``metrics.jsonl``, checkpoints, the trained
+            ``model.safetensors``, ``results.json`` and learning curves.
         overwrite: whether the files of an earlier run in it may be replaced.
         observer: is told of the progress.
 
@@ -102,33 +69,128 @@ def train(
 
     Raises:
         ConfigError: if a name or a value in the configuration is wrong, or ``out`` is not empty.
+        TrainingInterrupted: after Ctrl-C; ``continue_training`` goes on from there.
 
     Example:
+        >>> from fdfa.training import TrainingSettings
         >>> config = TrainConfig(method="dfa", training=TrainingSettings(epochs=3))
         >>> train(config).run.test.accuracy > 0.8
         True
     """
+    config = spelled_out(config)
+    check_sinks(config.records, out)
+    if out is not None:
+        RunFolder.check(out, overwrite=overwrite)
     observer = observer or StudyObserver()
+    with prepared(
+        config.task,
+        seed=config.seed,
+        machine=config.machine,
+        downloading=observer.downloading,
+    ) as start:
+        rehearse(config, _learner(config, start), start.data)
+        config = dataclasses.replace(config, machine=start.machine)
+        if out is None:
+            return _trained(config, start, None, observer)
+        with _new_folder(out, overwrite=overwrite) as folder:
+            if Processes.present().first:
+                content = {"train": config, "environment": start.environment}
+                folder.write_json("config.json", content)
+            Processes.present().from_first(None)  # nobody reads in the folder before it is ready
+            return _trained(config, start, folder, observer)
+
+
+@contextlib.contextmanager
+def _new_folder(out: str | Path, *, overwrite: bool) -> Iterator[RunFolder]:
+    """The first process makes the folder and holds it for all of them."""
+    if Processes.present().first:
+        with RunFolder.fresh(out, overwrite=overwrite) as folder:
+            yield folder
+    else:
+        yield RunFolder(out)
+
+
+def continue_training(
+    folder: RunFolder,
+    config: TrainConfig,
+    *,
+    environment: Mapping[str, Any],
+    observer: StudyObserver | None = None,
+) -> TrainReport:
+    """Go on with a run at its last checkpoint, or from the start if it has none yet.
+
+    Args:
+        folder: of the run.
+        config: that stands in it.
+        environment: in which it was started.
+        observer: is told of the progress.
+
+    Returns:
+        What came of it: bit for bit what it would have been without the interruption.
+
+    Raises:
+        ConfigError: if the data are not those of the run, or there are more or fewer processes.
+        CheckpointError: if the checkpoint is damaged or lacks something.
+        TrainingInterrupted: after Ctrl-C.
+    """
+    observer = observer or StudyObserver()
+    with prepared(
+        config.task,
+        seed=config.seed,
+        machine=config.machine,
+        data_sha256=environment.get("data_sha256"),
+        downloading=observer.downloading,
+    ) as start:
+        count = environment.get("processes", 1)
+        if count != start.environment["processes"]:
+            raise ConfigError(
+                f"the run was started with {count} process(es), and there are "
+                f"{start.environment['processes']} now. Resume it with as many: torchrun "
+                f"--nproc-per-node {count} -m fdfa resume {folder.path}."
+            )
+        first = Processes.present().first
+        with folder.held() if first else contextlib.nullcontext():
+            return _trained(config, start, folder, observer)
+
+
+def spelled_out(config: TrainConfig) -> TrainConfig:
+    """With every default of the method and the network in place.
+
+    Args:
+        config: as the user gave it.
+
+    Returns:
+        What belongs into ``config.json``.
+
+    Raises:
+        ConfigError: if a name in it is unknown.
+    """
     options = resolved_options(config.method, config.options)
-    config = dataclasses.replace(config, task=resolved(config.task), options=options)
-    start = prepare(
-        config.task, seed=config.seed, threads=config.threads, out=out, overwrite=overwrite
+    return dataclasses.replace(config, task=resolved(config.task), options=options)
+
+
+def _learner(config: TrainConfig, start: Prepared) -> Any:
+    return wrap(config.method, start.network, **seeded(config.options, config.seed))
+
+
+def _trained(
+    config: TrainConfig,
+    start: Prepared,
+    folder: RunFolder | None,
+    observer: StudyObserver,
+) -> TrainReport:
+    run = perform(
+        config,
+        _learner(config, start),
+        start.data,
+        observer=observer,
+        folder=folder,
     )
-    data, network = start.data, start.network
-    config = dataclasses.replace(config, threads=start.threads)
-    learner = wrap(config.method, network, **seeded(config.options, config.seed))
-    rehearse(learner, data)
-    folder = start.open_folder(train=config)
-    with using_threads(start.threads):
-        observer.run_started(config.method, config.seed)
-        run = perform(
-            learner, data, config.training, seed=config.seed, observer=observer, folder=folder
-        )
+    report = TrainReport(run, sum(p.numel() for p in start.network.parameters()))
+    if folder is None or not Processes.present().first:
         observer.run_finished(run)
-    report = TrainReport(run, sum(p.numel() for p in network.parameters()))
-    if folder is not None:
-        folder.write_json("results.json", report.report())
-        subject = f"{config.task.data}, {config.task.model}"
-        notes = write_learning_curves([run], folder, subject=subject)
-        report = dataclasses.replace(report, notes=notes, files=tuple(folder.files))
-    return report
+        return report
+    folder.write_json("results.json", report.report())
+    observer.run_finished(run)
+    notes = write_learning_curves([run], folder, subject=f"{config.task.data}, {config.task.model}")
+    return dataclasses.replace(report, notes=notes, files=tuple(folder.files))

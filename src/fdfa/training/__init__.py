@@ -1,28 +1,46 @@
-"""The training loop: knows estimators by their contract alone."""
+"""The training loop and its checkpoints: they know estimators by their contract alone."""
 
 from __future__ import annotations
 
 from fdfa.errors import NonFiniteLossError
-from fdfa.training.loop import (
-    EpochResult,
-    Examples,
-    Observer,
-    Score,
-    Trainer,
-    evaluate,
-)
+from fdfa.training.callbacks import Callback, EpochResult, StepResult
+from fdfa.training.checkpoint import Checkpoint, latest, read_checkpoint, write_checkpoint
+from fdfa.training.evaluation import ExampleSource, LossFunction, Score, evaluate
+from fdfa.training.metrics import MetricsLog, read_lines
 from fdfa.training.modes import eval_mode, start_training
+from fdfa.training.processes import Processes
+from fdfa.training.saving import Checkpoints
 from fdfa.training.settings import TrainingSettings
+from fdfa.training.sinks import LogTo, Sink, TensorBoard, WeightsAndBiases
+from fdfa.training.trainer import Trainer, TrainingInterrupted
+from fdfa.training.trainer_state import capture, restore
 
 __all__ = [
+    "Callback",
+    "Checkpoint",
+    "Checkpoints",
     "EpochResult",
-    "Examples",
+    "ExampleSource",
+    "LogTo",
+    "LossFunction",
+    "MetricsLog",
     "NonFiniteLossError",
-    "Observer",
+    "Processes",
     "Score",
+    "Sink",
+    "StepResult",
+    "TensorBoard",
     "Trainer",
+    "TrainingInterrupted",
     "TrainingSettings",
+    "WeightsAndBiases",
+    "capture",
     "eval_mode",
     "evaluate",
+    "latest",
+    "read_checkpoint",
+    "read_lines",
+    "restore",
     "start_training",
+    "write_checkpoint",
 ]

@@ -1,0 +1,100 @@
+"""One-line faults of data, training and checkpoints that the tests must notice."""
+
+from __future__ import annotations
+
+from faults import Fault
+
+__all__ = ["RUN_FAULTS"]
+
+RESUME = "tests/training/test_resume.py::test_cut_at_every_step"
+TRAINER = "tests/training/test_trainer.py"
+
+RUN_FAULTS = (
+    Fault(
+        "a resumed epoch draws another order",
+        "training/trainer.py",
+        "self.order_generator.set_state(progress.order_state)",
+        "progress.order_state",
+        (RESUME,),
+    ),
+    Fault(
+        "the running epoch's sums are forgotten",
+        "training/trainer_state.py",
+        "seen, progress.loss, correct = sums.tolist()",
+        "seen, progress.loss, correct = 0, 0.0, 0",
+        (RESUME,),
+    ),
+    Fault(
+        "dropout goes on with other masks",
+        "engine/random_state.py",
+        'if name == "torch":',
+        'if name == "torhc":',
+        (RESUME,),
+    ),
+    Fault(
+        "the optimiser starts anew",
+        "training/optimizer_state.py",
+        'optimizer.load_state_dict({"state": state, "param_groups": rates})',
+        'optimizer.load_state_dict({"state": {}, "param_groups": rates})',
+        (RESUME,),
+    ),
+    Fault(
+        "lines written after the checkpoint stay",
+        "training/metrics.py",
+        "file.truncate(size)",
+        "file.tell()",
+        ("tests/training/test_metrics.py::test_lines_after_the_checkpoint_are_taken_back",),
+    ),
+    Fault(
+        "lines are not on the disk when a checkpoint counts on them",
+        "training/metrics.py",
+        "os.fsync(file.fileno())",
+        "file.fileno()",
+        (
+            "tests/training/test_metrics.py"
+            "::test_lines_are_on_the_disk_before_a_checkpoint_counts_on_them",
+        ),
+    ),
+    Fault(
+        "a flipped bit in a checkpoint is read",
+        "training/manifest.py",
+        "if hashlib.sha256(raw).hexdigest() != seal.sha256:",
+        "if len(raw) != seal.size:",
+        ("tests/training/test_checkpoint_damage.py::test_every_flipped_bit_is_noticed",),
+    ),
+    Fault(
+        "a checkpoint appears before it is whole",
+        "training/atomic.py",
+        "        yield hidden\n",
+        "        os.rename(hidden, path)\n        yield (hidden := path)\n",
+        ("tests/training/test_checkpoint_crashes.py::test_killed_at_any_operation",),
+    ),
+    Fault(
+        "parts of a batch count alike, whatever their size",
+        "training/learning.py",
+        "len(part) * self.processes.count / step.examples",
+        "self.processes.count / len(step.parts)",
+        (f"{TRAINER}::test_a_batch_in_parts_is_the_whole_batch_to_rounding",),
+    ),
+    Fault(
+        "warm-up and cosine count from the wrong step",
+        "training/settings.py",
+        "factor *= (step + 1) / rising",
+        "factor *= step / rising",
+        (f"{TRAINER}::test_each_schedule",),
+    ),
+    Fault(
+        "patience keeps the last weights",
+        "training/trainer.py",
+        "self.learner.load_state_dict(self.best.state)",
+        "self.best.state",
+        (f"{TRAINER}::test_best_of_a_real_training_has_all_of_its_state",),
+    ),
+    Fault(
+        "augmentation draws from torch's own generator",
+        "data/pixels.py",
+        "torch.rand(len(images), generator=generator)",
+        "torch.rand(len(images))",
+        (f"{TRAINER}::test_order_and_augmentation_do_not_touch_torchs_random_numbers",),
+    ),
+)

@@ -1,0 +1,154 @@
+"""What all runs of a study have in common: the task, the training, the machine, the records."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from fdfa.errors import ConfigError, unknown_name
+from fdfa.studies.task import Task
+from fdfa.training import TrainingSettings
+
+__all__ = ["MOST_SEED", "Machine", "Records", "Setup", "TrainConfig", "check_whole"]
+
+_MOST_THREADS = 1024  # far more than that, and OpenMP ends the process
+MOST_SEED = 2**62  # what is derived from it still fits into 64 bits
+_SINKS = ("tensorboard", "wandb")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What a study computes on.
+
+    Attributes:
+        threads: CPU threads; default: 1 for a network of under a million parameters, where more
+            would only wait for each other, else torch's own choice.
+        device: cpu, cuda, cuda:1, mps, or auto for the best that is there.
+
+    Raises:
+        ConfigError: if the number of threads is out of range.
+
+    Example:
+        >>> Machine(threads=2).device
+        'auto'
+    """
+
+    threads: int | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Check the number of threads; the device is looked for when it is needed."""
+        check_whole("threads", self.threads, least=1, most=_MOST_THREADS, optional=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Records:
+    """What is written down while a run goes on, in a study with a folder.
+
+    Attributes:
+        checkpoint_seconds: time between checkpoints; one is also written at the end and at Ctrl-C.
+        checkpoint_steps: also write one after every so many steps.
+        log: also send the numbers to tensorboard or wandb.
+        log_steps: a line of steps.jsonl (and a number for each of these) after so many steps.
+
+    Raises:
+        ConfigError: if a value is out of range.
+
+    Example:
+        >>> Records(log=("tensorboard",)).checkpoint_seconds
+        60.0
+    """
+
+    checkpoint_seconds: float = 60.0
+    checkpoint_steps: int | None = None
+    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    log_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        for name in ("log_steps", "checkpoint_steps"):
+            check_whole(name, getattr(self, name), least=1, optional=True)
+        if not 0 < self.checkpoint_seconds < math.inf:
+            raise ConfigError(
+                f"checkpoint_seconds={self.checkpoint_seconds!r} is not possible. Give a positive "
+                "number."
+            )
+        for sink in self.log:
+            if sink not in _SINKS:
+                raise ConfigError(unknown_name("log", str(sink), _SINKS))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What all runs of a study have in common.
+
+    Attributes:
+        task: what is learned, and by which network.
+        training: how it is trained.
+        records: what is written down meanwhile.
+        machine: what it is computed on.
+
+    Example:
+        >>> Setup().task.data
+        'digits'
+    """
+
+    task: Task = dataclasses.field(default_factory=Task)
+    training: TrainingSettings = dataclasses.field(default_factory=TrainingSettings)
+    records: Records = dataclasses.field(default_factory=Records)
+    machine: Machine = dataclasses.field(default_factory=Machine)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig(Setup):
+    """What is trained, and how.
+
+    Attributes:
+        method: name of the method, as `fdfa methods` lists it.
+        options: of the method, as in feedback_rate=0.05 probe_every=4.
+        seed: of the weights, the order of the examples and the method's own random numbers.
+
+    Raises:
+        ConfigError: if a value is out of range.
+
+    Example:
+        >>> TrainConfig(method="fdfa", options={"feedback_rate": 0.05}).seed
+        0
+    """
+
+    method: str = "fdfa"
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        check_whole("seed", self.seed, least=0, most=MOST_SEED)
+
+
+def check_whole(
+    name: str, value: object, *, least: int, most: int | None = None, optional: bool = False
+) -> None:
+    """Refuse what is no whole number, too small or too large.
+
+    Args:
+        name: of the value, as the user knows it.
+        value: what was given.
+        least: the smallest that is allowed.
+        most: the largest; None for no limit.
+        optional: whether None will do.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if value is None and optional:
+        return
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not (isinstance(value, int) and whole and least <= value <= (most or value)):
+        # A panel would break so long a number at its commas.
+        shown = f"2**{most.bit_length() - 1}" if most == MOST_SEED else f"{most:,}" if most else ""
+        limit = f" to {shown}" if shown else ""
+        raise ConfigError(
+            f"{name}={value!r} is not possible. Give a whole number from {least}{limit}."
+        )

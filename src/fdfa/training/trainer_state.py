@@ -1,0 +1,309 @@
+"""All that a training is made of, as a checkpoint; and back, bit for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fdfa.engine.estimator import Estimator
+from fdfa.engine.random_state import capture_random_state, restore_random_state
+from fdfa.errors import CheckpointError, NonFiniteLossError, briefly
+from fdfa.training.callbacks import Callback
+from fdfa.training.checkpoint import Checkpoint
+from fdfa.training.non_finite import not_finite
+from fdfa.training.optimizer_state import (
+    capture_optimizer,
+    check_optimizer,
+    restore_optimizer,
+)
+from fdfa.training.progress import Best, Progress
+from fdfa.training.trainer import Trainer
+
+__all__ = ["capture", "restore"]
+
+
+def capture(trainer: Trainer) -> Checkpoint:
+    """Everything that the rest of a training depends on, between two steps.
+
+    In a process group all of its processes call it together.
+
+    Args:
+        trainer: is not changed.
+
+    Returns:
+        The checkpoint; its tensors may be those that the trainer goes on to change.
+
+    Raises:
+        NonFiniteLossError: if a weight, a feedback map or the like is not finite: what is saved
+            could not be trained on.
+        CheckpointError: if something cannot be saved: a state that is no tensor.
+    """
+    if (what := not_finite(trainer.learner, trainer.optimizer, unset=trainer.unset)) is not None:
+        raise NonFiniteLossError(
+            f"{what} is not finite after step {trainer.progress.step}. No checkpoint is written: "
+            "the last good one stays. Lower the learning rate, or shorten gradients with clip_norm."
+        )
+    groups, optimizer = capture_optimizer(trainer.optimizer)
+    state = {
+        **_prefixed("learner", _own_state(trainer.learner)),
+        **_prefixed("optimizer", optimizer),
+        "generator.order": trainer.order_generator.get_state(),
+        "generator.augmentation": trainer.augmentation_generator.get_state(),
+    }
+    if trainer.progress.in_epoch:
+        state["generator.order_of_epoch"] = trainer.progress.order_state
+    for rank, own in enumerate(trainer.processes.gathered(_of_this_process(trainer))):
+        state |= _prefixed(f"process{rank}", own)
+    best = trainer.best
+    if best is not None:
+        state |= _prefixed("best", best.state)
+    values = {
+        "entries": sorted(state),
+        "settings": _decisive(trainer),
+        "method": getattr(trainer.learner, "method", None),
+        "processes": trainer.processes.count,
+        "epoch": trainer.progress.epoch,
+        "step": trainer.progress.step,
+        "steps_in_epoch": trainer.progress.steps_in_epoch,
+        "in_epoch": trainer.progress.in_epoch,
+        "examples": trainer.progress.examples,
+        "best": None if best is None else {"epoch": best.epoch, "accuracy": best.accuracy},
+        "optimizer": {
+            "kind": type(trainer.optimizer).__name__,
+            "groups": groups,
+            "shapes": _shapes(trainer.optimizer),
+            "rates": trainer.learning.rates,
+        },
+        "scaler": trainer.learning.scaler.state_dict(),
+        "callbacks": [
+            {"kind": type(callback).__name__, "state": dict(callback.state())}
+            for callback in trainer.callbacks
+        ],
+    }
+    model = _tensors(trainer.model.state_dict(), owner="the model")
+    return Checkpoint(model=model, state=state, values=values, step=trainer.progress.step)
+
+
+def restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    """Make a fresh trainer go on where a checkpoint was written.
+
+    Args:
+        trainer: made with the same arguments as the one that was saved. (Options of the method are
+            not compared: they are not in its state.)
+        checkpoint: from :func:`capture`, perhaps in another process.
+
+    Raises:
+        CheckpointError: if the checkpoint lacks something, or is of something else; it says what.
+            Nothing is changed then, unless only the optimiser's parameters are not those that
+            were saved.
+    """
+    state, values = _Entries(checkpoint.state), _Entries(checkpoint.values)
+    # First whatever can be wrong, then what changes the trainer: the learner checks itself.
+    _check(trainer, state, values)
+    optimizer = _Entries(values.take("optimizer"))
+    check_optimizer(trainer.optimizer, optimizer.take("groups"))
+    _check_kind("learning_rate", optimizer.take("rates"), trainer.learning.rates)
+    matched = _matched_callbacks(trainer, values.take("callbacks"))
+    best = _restored_best(state, values.take("best"))
+    own = state.below(f"process{trainer.processes.rank}")
+    sums, scaler = own.take("sums"), _Entries(values.take("scaler"))
+    for name in trainer.learning.scaler.state_dict():
+        scaler.require(name)
+    _load_learner(trainer.learner, checkpoint.model, dict(state.below("learner")))
+    _check_shapes(optimizer.take("shapes"), trainer.optimizer)
+    restore_optimizer(trainer.optimizer, optimizer["groups"], dict(state.below("optimizer")))
+    _restore_progress(trainer.progress, trainer.learning.device, state, values, sums)
+    trainer.learning.scaler.load_state_dict(scaler)
+    trainer.best = best
+    for callback, its in matched:
+        callback.restore(its)
+    trainer.order_generator.set_state(state.take("generator.order"))
+    trainer.augmentation_generator.set_state(state.take("generator.augmentation"))
+    restore_random_state({name: value for name, value in own.items() if name != "sums"})
+
+
+def _check(trainer: Trainer, state: _Entries, values: _Entries) -> None:
+    """Whether it is all there, and of a training like this one."""
+    for name in ("epoch", "step", "steps_in_epoch", "in_epoch", "examples"):
+        values.require(name)
+    for entry in values.take("entries"):
+        state.require(entry)
+    count = values.take("processes")
+    if count != trainer.processes.count:
+        raise CheckpointError(
+            f"the checkpoint was written by {count} process(es) and this training has "
+            f"{trainer.processes.count}: every process has random numbers of its own. Resume it "
+            f"with as many (torchrun --nproc-per-node {count})."
+        )
+    _check_kind("method", values.take("method"), getattr(trainer.learner, "method", None))
+    optimizer = _Entries(values.take("optimizer"))
+    _check_kind("optimizer", optimizer.take("kind"), type(trainer.optimizer).__name__)
+    saved = _Entries(values.take("settings"))
+    for name, value in _decisive(trainer).items():
+        _check_kind(name, saved.take(name), value)
+
+
+class _Entries(dict[str, Any]):
+    """Entries of a checkpoint; one that is missing is named."""
+
+    def take(self, name: str) -> Any:
+        self.require(name)
+        return self[name]
+
+    def require(self, name: str) -> None:
+        if name not in self:
+            raise CheckpointError(
+                f"the checkpoint lacks '{name}': it cannot be resumed exactly. Its weights can "
+                "still be used (model.safetensors in its folder); start a new training from them."
+            )
+
+    def below(self, prefix: str) -> _Entries:
+        start = f"{prefix}."
+        return _Entries({k[len(start) :]: v for k, v in self.items() if k.startswith(start)})
+
+
+def _decisive(trainer: Trainer) -> dict[str, Any]:
+    """The settings that may not change in mid-training."""
+    settings = dataclasses.asdict(trainer.settings)
+    free = ("epochs", "patience", "optimizer", "learning_rate")
+    decisive = {name: value for name, value in settings.items() if name not in free}
+    if settings["schedule"] != "constant":  # where the end is makes a difference from the start
+        decisive["epochs"] = settings["epochs"]
+    return decisive
+
+
+def _shapes(optimizer: torch.optim.Optimizer) -> list[list[int]]:
+    """Of all parameters that it steps, in their order."""
+    return [list(p.shape) for group in optimizer.param_groups for p in group["params"]]
+
+
+def _of_this_process(trainer: Trainer) -> dict[str, Tensor]:
+    """What differs among processes: random numbers, and the sums of the running epoch."""
+    progress = trainer.progress
+    sums = [progress.seen, progress.loss, progress.correct.item()]
+    return {**capture_random_state(), "sums": torch.tensor(sums, dtype=torch.float64)}
+
+
+def _restore_progress(
+    progress: Progress, device: torch.device, state: _Entries, values: _Entries, sums: Tensor
+) -> None:
+    progress.epoch, progress.step = values.take("epoch"), values.take("step")
+    progress.in_epoch = values.take("in_epoch")
+    if progress.in_epoch:
+        order = state.take("generator.order_of_epoch")
+        progress.start_epoch(order, device, examples=values.take("examples"))
+        progress.steps_in_epoch = values.take("steps_in_epoch")
+        seen, progress.loss, correct = sums.tolist()
+        progress.seen = int(seen)
+        progress.correct += int(correct)
+
+
+def _own_state(learner: nn.Module) -> dict[str, Tensor]:
+    """What a learner has beside the model."""
+    if not isinstance(learner, Estimator):
+        return {}
+    own = {k: v for k, v in learner.state_dict().items() if not k.startswith("model.")}
+    return _tensors(own, owner="the learner")
+
+
+def _load_learner(learner: nn.Module, model: Mapping[str, Tensor], own: dict[str, Tensor]) -> None:
+    entries: dict[str, Any] = dict(model)
+    if not isinstance(learner, Estimator):
+        for name in learner.state_dict():  # torch itself would forgive a lacking counter
+            if name not in entries:
+                raise CheckpointError(
+                    f"the checkpoint does not fit this model: it lacks '{name}'. Resume it with "
+                    "the model that was trained."
+                )
+    else:
+        entries = {**_prefixed("model", model), **own}
+    try:
+        learner.load_state_dict(entries)
+    except CheckpointError:
+        raise
+    except RuntimeError as error:  # a plain module: torch's own words name every entry
+        raise CheckpointError(
+            f"the checkpoint does not fit this model ({briefly(error)}). Resume it with the model "
+            "that was trained."
+        ) from error
+
+
+def _restored_best(state: _Entries, best: Mapping[str, Any] | None) -> Best | None:
+    if best is None:
+        return None
+    known = _Entries(best)
+    return Best(known.take("epoch"), known.take("accuracy"), dict(state.below("best")))
+
+
+def _matched_callbacks(
+    trainer: Trainer, saved: list[dict[str, Any]]
+) -> list[tuple[Callback, dict[str, Any]]]:
+    """Each saved state beside the callback of its kind, in order."""
+    waiting = [_Entries(entry) for entry in saved]
+    for entry in waiting:
+        entry.require("kind")
+        entry.require("state")
+    matched = []
+    for callback in trainer.callbacks:
+        kind = type(callback).__name__
+        found = next((entry for entry in waiting if entry["kind"] == kind), None)
+        if found is not None:
+            waiting.remove(found)
+            if found["state"]:
+                matched.append((callback, found["state"]))
+        elif callback.state():
+            raise CheckpointError(
+                f"the checkpoint lacks the state of callback {kind}. Resume with the callbacks "
+                "that the training was started with."
+            )
+    if lost := [entry["kind"] for entry in waiting if entry["state"]]:
+        raise CheckpointError(
+            "the checkpoint holds the state of callbacks that are not there: "
+            f"{', '.join(lost)}. Resume with the callbacks that the training was started with."
+        )
+    return matched
+
+
+def _check_shapes(saved: list[list[int]], optimizer: torch.optim.Optimizer) -> None:
+    here = _shapes(optimizer)
+    if saved != here:
+        pairs = enumerate(itertools.zip_longest(saved, here), 1)
+        number, (theirs, ours) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
+        raise CheckpointError(
+            f"the checkpoint's optimiser steps {len(saved)} parameter(s), this one {len(here)}: "
+            f"number {number} is {_shape(theirs)} in the checkpoint and {_shape(ours)} here. "
+            "Resume with the same parameters in the same order."
+        )
+
+
+def _shape(sizes: list[int] | None) -> str:
+    return "missing" if sizes is None else f"of shape {tuple(sizes)}"
+
+
+def _check_kind(what: str, saved: Any, here: Any) -> None:
+    if saved != here:
+        raise CheckpointError(
+            f"the checkpoint is of {f'no {what}' if saved is None else f'{what} {saved!r}'} and "
+            f"this training of {'none' if here is None else repr(here)}. Resume it with the {what} "
+            "that it was started with."
+        )
+
+
+def _tensors(entries: Mapping[str, Any], *, owner: str) -> dict[str, Tensor]:
+    for name, value in entries.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"{owner} keeps '{name}' as {type(value).__name__} in its state dict, which no "
+                "checkpoint without pickle can hold. Keep it as a buffer, or encode it as a uint8 "
+                "tensor in get_extra_state()."
+            )
+    return {name: value.detach() for name, value in entries.items()}
+
+
+def _prefixed(prefix: str, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": value for name, value in entries.items()}

@@ -1,0 +1,56 @@
+"""All cases, by the snapshot file that holds their texts, and where a new one belongs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from tests.errors.checkpoint_cases import CHECKPOINT_CASES
+from tests.errors.cli_cases import CLI_CASES
+from tests.errors.data_download_cases import DATA_DOWNLOAD_CASES
+from tests.errors.data_own_cases import DATA_OWN_CASES
+from tests.errors.data_set_cases import DATA_SET_CASES
+from tests.errors.engine_cases import ENGINE_CASES
+from tests.errors.models_cases import MODELS_CASES
+from tests.errors.provoke import Case
+from tests.errors.resume_cases import RESUME_CASES
+from tests.errors.studies_cases import STUDIES_CASES
+from tests.errors.training_cases import TRAINING_CASES
+
+__all__ = ["AREAS", "SNAPSHOTS", "UPDATE", "home_of"]
+
+SNAPSHOTS = Path(__file__).parents[1] / "snapshots" / "errors"
+UPDATE = "FDFA_UPDATE_SNAPSHOTS=1 pytest -n0 tests/errors"
+
+AREAS: Final[dict[str, list[Case]]] = {
+    "data": [*DATA_SET_CASES, *DATA_OWN_CASES, *DATA_DOWNLOAD_CASES],
+    "models": MODELS_CASES,
+    "training": [*TRAINING_CASES, *RESUME_CASES, *CHECKPOINT_CASES],
+    "studies": STUDIES_CASES,
+    "cli": CLI_CASES,
+    "engine": ENGINE_CASES,  # beside those of tests/engine, whose texts stand in errors.json
+}
+
+
+# The beginnings of the source files' names, by the module that has their cases.
+_HOMES: Final = {
+    "data_own": "data/tensors data/npy data/pict data/image data/tiny data/examples data/streamed "
+    "data/pixels",
+    "data_download": "data/registry data/locate data/download data/unpack data/official",
+    "data_set": "data/",
+    "checkpoint": "training/atomic training/checkpoint training/contents training/lock "
+    "training/manifest",
+    "resume": "training/trainer_state training/optimizer_state",
+    "training": "training/",
+    "models": "models/",
+    "studies": "studies/",
+    "cli": "cli/",
+}
+
+
+def home_of(file: str) -> str:
+    """The module with the cases of a source file."""
+    for home, starts in _HOMES.items():
+        if file.startswith(tuple(starts.split())):
+            return f"tests/errors/{home}_cases.py"
+    return "tests/errors/engine_cases.py (or tests/engine/error_cases.py)"

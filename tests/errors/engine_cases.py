@@ -1,0 +1,104 @@
+"""Errors of engine, methods and diagnostics that no case of ``tests/engine`` provokes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+import fdfa
+from fdfa.diagnostics import alignment
+from fdfa.errors import (
+    CheckpointError,
+    ConfigError,
+    ProbeError,
+    UnsupportedModelError,
+)
+from tests.engine.refused_models import mlp
+from tests.engine.tap_case import noise
+from tests.errors.provoke import Case, Here
+
+__all__ = ["ENGINE_CASES"]
+
+
+def _negative_seed(here: Here) -> None:
+    state = fdfa.DFA(mlp()).state_dict()
+    text = bytes(state["_extra_state"].tolist()).replace(b'"steps": 0', b'"steps": -1')
+    state["_extra_state"] = torch.tensor(list(text), dtype=torch.uint8)
+    fdfa.DFA(mlp()).load_state_dict(state)
+
+
+def _other_maps(here: Here) -> None:
+    """A map of another size than the learner's, and a buffer of another size than its map."""
+    learner = fdfa.FDFA(mlp())
+    learner(noise(6, 4)).sum().backward()
+    state = learner.state_dict()
+    state["feedback.1.weight"] = torch.ones(3, 4)
+    state["feedback.3.momentum_buffer"] = torch.ones(2, 2)
+    learner.load_state_dict(state)
+
+
+def _many_conflicts(here: Here) -> None:
+    deep = nn.Sequential(*(nn.Linear(4, 4) for _ in range(9)))
+    fdfa.Backpropagation(mlp()).load_state_dict(fdfa.Backpropagation(deep).state_dict())
+
+
+def _empty_output(here: Here) -> None:
+    class Dropping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = mlp()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.body(x[:0])
+
+    fdfa.DFA(Dropping())(noise(6, 4))
+
+
+class _Inner(nn.Module):
+    """Differentiates something within its own forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        start = torch.zeros(len(x), 5, requires_grad=True)
+        energy = (self.first(x) - start.tanh()).square().sum()
+        (gradient,) = torch.autograd.grad(energy, start)
+        return self.last(self.first(x).tanh() - gradient)
+
+
+def _narrow(here: Here) -> None:
+    fdfa.FDFA(mlp().half(), probe="finite-difference")(torch.ones(6, 4, dtype=torch.float16))
+
+
+def _in_eval_mode(here: Here) -> None:
+    learner = fdfa.DFA(mlp()).eval()
+    alignment(learner, nn.functional.cross_entropy, noise(6, 4), torch.zeros(6, dtype=torch.int64))
+
+
+ENGINE_CASES = [
+    Case("an error without a problem", ValueError, lambda here: UnsupportedModelError([])),
+    Case(
+        "a learner in a learner",
+        UnsupportedModelError,
+        lambda here: fdfa.DFA(fdfa.FDFA(mlp())),
+    ),
+    Case(
+        "a learner within a model",
+        UnsupportedModelError,
+        lambda here: fdfa.DFA(nn.Sequential(fdfa.FDFA(mlp()), nn.Linear(3, 2))),
+    ),
+    Case("no bytes for maps", ConfigError, lambda here: fdfa.DFA(mlp(), feedback_size_limit=0)),
+    Case("a state that counts below zero", CheckpointError, _negative_seed),
+    Case("a state with other maps", CheckpointError, _other_maps),
+    Case("a state of a much deeper model", CheckpointError, _many_conflicts),
+    Case("an output without samples", ValueError, _empty_output),
+    Case("a finite difference in half precision", ProbeError, _narrow),
+    Case(
+        "a gradient within the forward pass",
+        UnsupportedModelError,
+        lambda here: fdfa.DFA(_Inner())(torch.ones(6, 4)),
+    ),
+    Case("alignment in eval mode", ValueError, _in_eval_mode),
+]
