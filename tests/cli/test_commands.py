@@ -94,8 +94,8 @@ def test_compare_prints_one_table_and_names_the_files(tmp_path: Path, capsys: Ca
     lines = captured.out.splitlines()
     assert sum(line.startswith((" backpropagation ", " fdfa ")) for line in lines) == 2
     assert lines[-1] == (
-        f"Written to {out}: config.json, speed.json, results.json, learning_curves.png, "
-        "learning_curves.svg"
+        f"Written to {out}: config.json, speed.json, learning_curves.png, learning_curves.svg, "
+        "results.json"
     )
     saved = json.loads((out / "config.json").read_text())["compare"]["options"]["fdfa"]
     assert (saved["probe_every"], saved["noise"]) == (2, "rademacher")

@@ -274,7 +274,7 @@ def test_killed_by_the_clock(tmp_path: Path) -> None:
     expected = whole(argv, tmp_path / "whole")
     out = tmp_path / "cut"
     steps = killed_by_the_clock([*argv, "--out", str(out)], out, kills=6, longest=0.4)
-    assert len(set(steps)) > 4, f"the cuts fell at {steps}"
+    assert len(set(steps)) > 2, f"the cuts fell at {steps}"
     assert_same_runs(out, expected)
 
 

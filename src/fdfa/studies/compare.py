@@ -322,6 +322,6 @@ def _step_times(
 
 def _written(comparison: Comparison, folder: RunFolder, subject: str) -> Comparison:
     """Write results and pictures; the comparison knows the files afterwards."""
-    folder.write_json("results.json", comparison.report())
     notes = write_learning_curves(comparison.runs, folder, subject=subject)
+    folder.write_json("results.json", comparison.report())
     return dataclasses.replace(comparison, notes=notes, files=tuple(folder.files))

@@ -190,7 +190,7 @@ def _trained(
     if folder is None or not Processes.present().first:
         observer.run_finished(run)
         return report
-    folder.write_json("results.json", report.report())
-    observer.run_finished(run)
     notes = write_learning_curves([run], folder, subject=f"{config.task.data}, {config.task.model}")
+    folder.write_json("results.json", report.report())  # at last: it says that the run is finished
+    observer.run_finished(run)
     return dataclasses.replace(report, notes=notes, files=tuple(folder.files))
