@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
 from hypothesis import settings
@@ -17,6 +19,9 @@ settings.load_profile("fdfa")
 def pytest_configure() -> None:
     """One thread a process: sums come out in one order, and two workers share two cores."""
     torch.set_num_threads(1)
+    # A shell that starts this in the background has it ignore Ctrl-C, and all that it starts too.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
