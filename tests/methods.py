@@ -36,7 +36,9 @@ class MethodInfo:
         stochastic: its own seed matters.
         probes: it perturbs the forward pass.
         learns: its own state changes from step to step.
-        taught_once: options under which only the very first step changes its own state.
+        taught_once: options under which only the very first step (or none) changes its own state.
+        draws: each lesson that its own state learns is drawn at random.
+        chained: its error travels backwards from layer to layer, so it may enter anywhere.
         error_inputs: what its constructor must refuse.
     """
 
@@ -48,6 +50,8 @@ class MethodInfo:
     learns: bool
     taught_once: Mapping[str, Any]
     error_inputs: tuple[ErrorInput, ...]
+    draws: bool = False
+    chained: bool = False
 
     def __repr__(self) -> str:
         """Short, so that a failure's report stays readable."""
@@ -139,6 +143,7 @@ METHODS = (
         probes=True,
         learns=True,
         taught_once={"probe_every": 10**6},
+        draws=True,
         error_inputs=(
             *_TAPPED,
             ErrorInput({"feedback_rate": 0.0}, ConfigError, r"feedback_rate=0\.0.*\(0, 1\]"),
@@ -151,6 +156,99 @@ METHODS = (
             ErrorInput({"probe_every": 2.5}, ConfigError, r"probe_every=2\.5"),
             ErrorInput({"difference_step": 0.0}, ConfigError, r"difference_step=0\.0"),
             ErrorInput({"difference_step": float("inf")}, ConfigError, "difference_step=inf"),
+        ),
+    ),
+    MethodInfo(
+        name="fa",
+        cases=(("uniform", {}), ("xavier-uniform", {"start": "xavier-uniform"})),
+        exact=False,
+        stochastic=True,
+        probes=False,
+        learns=False,
+        taught_once={},
+        draws=False,
+        chained=True,
+        error_inputs=(
+            *_ANY_METHOD,
+            ErrorInput({"start": "unifrom"}, ConfigError, "unknown start 'unifrom'.*'uniform'"),
+        ),
+    ),
+    MethodInfo(
+        name="usf",
+        cases=(("default", {}),),
+        exact=False,
+        stochastic=False,
+        probes=False,
+        learns=False,
+        taught_once={},
+        draws=False,
+        chained=True,
+        error_inputs=_ANY_METHOD,
+    ),
+    MethodInfo(
+        name="brsf",
+        cases=(("default", {}),),
+        exact=False,
+        stochastic=True,
+        probes=False,
+        learns=False,
+        taught_once={},
+        draws=False,
+        chained=True,
+        error_inputs=_ANY_METHOD,
+    ),
+    MethodInfo(
+        name="frsf",
+        cases=(("default", {}),),
+        exact=False,
+        stochastic=True,
+        probes=False,
+        learns=False,
+        taught_once={},
+        draws=False,
+        chained=True,
+        error_inputs=_ANY_METHOD,
+    ),
+    MethodInfo(
+        name="kolen-pollack",
+        cases=(("decay", {"decay": 0.05}),),
+        exact=False,
+        stochastic=True,
+        probes=False,
+        learns=True,
+        taught_once={"decay": 0.0},
+        draws=False,
+        chained=True,
+        error_inputs=(
+            *_ANY_METHOD,
+            ErrorInput({"start": "unifrom"}, ConfigError, "unknown start 'unifrom'.*'uniform'"),
+            ErrorInput({"decay": 1.0}, ConfigError, r"decay=1\.0"),
+            ErrorInput({"decay": -0.1}, ConfigError, r"decay=-0\.1"),
+            ErrorInput({"decay": float("nan")}, ConfigError, "decay=nan"),
+        ),
+    ),
+    MethodInfo(
+        name="weight-mirror",
+        cases=(
+            ("normal", {"mirror_rate": 0.2}),
+            ("rademacher", {"mirror_rate": 0.2, "noise": "rademacher"}),
+            ("every-4", {"mirror_rate": 0.2, "mirror_every": 4}),
+        ),
+        exact=False,
+        stochastic=True,
+        probes=False,
+        learns=True,
+        taught_once={"mirror_every": 10**6},
+        draws=True,
+        chained=True,
+        error_inputs=(
+            *_ANY_METHOD,
+            ErrorInput({"start": "unifrom"}, ConfigError, "unknown start 'unifrom'.*'uniform'"),
+            ErrorInput({"mirror_rate": 0.0}, ConfigError, r"mirror_rate=0\.0"),
+            ErrorInput({"mirror_rate": float("inf")}, ConfigError, "mirror_rate=inf"),
+            ErrorInput({"mirror_every": 0}, ConfigError, "mirror_every=0"),
+            ErrorInput({"growth_control": 1}, ConfigError, "growth_control=1"),
+            ErrorInput({"noise": "gauss"}, ConfigError, "unknown noise 'gauss'.*normal, radem"),
         ),
     ),
 )

@@ -70,7 +70,7 @@ def test_input_that_is_not_finite(case: Case, value: float, steps: int) -> None:
     backward(learner, (x, target))
     assert not _all_finite(gradients(learner))
     assert _all_finite(own_state(learner))
-    if before and value is NAN:
+    if before and value is NAN and (case.info.probes or not case.info.learns):
         assert_same_bits(own_state(learner), before)
     learner.zero_grad()
     for number in range(5):
@@ -104,9 +104,10 @@ def test_forward_derivative_that_is_not_finite(case: Case) -> None:
     learner.zero_grad()
     cross_entropy(output, target).backward()
     assert _all_finite(own_state(learner))
-    if (
-        case.options.get("probe") != "finite-difference"
-    ):  # whose derivative is finite on either side
+    # a finite difference is finite on either side; what asks for no derivative learns as ever
+    if case.options.get("probe") != "finite-difference" and (
+        case.info.probes or not case.info.learns
+    ):
         assert_same_bits(own_state(learner), before)
     cliff.steep = False
     assert _all_finite(fresh_gradients(learner, batch(9)))

@@ -90,6 +90,6 @@ def test_every_step_draws_anew(case: Case) -> None:
             changed = (states[0][key] != states[-1][key]).any()
             assert bool(changed) == case.info.learns, key
             first, last = states[0][key], states[-1][key] - states[-2][key]
-            if case.info.learns and last.any():
+            if case.info.draws and last.any():
                 both = torch.stack([first.flatten(), last.flatten()])
                 assert torch.corrcoef(both)[0, 1].abs() < 0.999, key

@@ -13,8 +13,29 @@ from fdfa.errors import ConfigError, unknown_name
 from fdfa.methods.backpropagation import Backpropagation
 from fdfa.methods.dfa import DFA
 from fdfa.methods.fdfa import FDFA
+from fdfa.methods.feedback_alignment import FeedbackAlignment
+from fdfa.methods.kolen_pollack import KolenPollack
+from fdfa.methods.sign_symmetric import (
+    BatchwiseRandomSignSymmetric,
+    FixedRandomSignSymmetric,
+    UniformSignSymmetric,
+)
+from fdfa.methods.weight_mirror import WeightMirror
 
-__all__ = ["DFA", "FDFA", "Backpropagation", "Method", "methods", "wrap"]
+__all__ = [
+    "DFA",
+    "FDFA",
+    "Backpropagation",
+    "BatchwiseRandomSignSymmetric",
+    "FeedbackAlignment",
+    "FixedRandomSignSymmetric",
+    "KolenPollack",
+    "Method",
+    "UniformSignSymmetric",
+    "WeightMirror",
+    "methods",
+    "wrap",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +106,72 @@ _REGISTRY = (
         extra_state="K n_l a tap",
         products="2 + s",
     ),
+    Method(
+        "fa",
+        FeedbackAlignment,
+        "the error travels back through fixed random weights",
+        "Lillicrap et al. 2016",
+        weight_transport_free=True,
+        backward_pass_free=False,
+        probes=False,
+        extra_state="n_l m_l a layer",
+        products="3",
+    ),
+    Method(
+        "usf",
+        UniformSignSymmetric,
+        "the error travels back through the signs of the weights",
+        "Liao et al. 2016; Moskovitz et al. 2018",
+        weight_transport_free=False,
+        backward_pass_free=False,
+        probes=False,
+        extra_state="none",
+        products="3",
+    ),
+    Method(
+        "brsf",
+        BatchwiseRandomSignSymmetric,
+        "the weights' signs, with magnitudes drawn anew in every step",
+        "Liao et al. 2016; Moskovitz et al. 2018",
+        weight_transport_free=False,
+        backward_pass_free=False,
+        probes=False,
+        extra_state="none",
+        products="3",
+    ),
+    Method(
+        "frsf",
+        FixedRandomSignSymmetric,
+        "the weights' signs, with fixed random magnitudes",
+        "Liao et al. 2016; Moskovitz et al. 2018",
+        weight_transport_free=False,
+        backward_pass_free=False,
+        probes=False,
+        extra_state="n_l m_l a layer",
+        products="3",
+    ),
+    Method(
+        "kolen-pollack",
+        KolenPollack,
+        "feedback weights that get the weights' own updates, and decay towards them",
+        "Akrout et al. 2019, arXiv:1904.05391",
+        weight_transport_free=True,
+        backward_pass_free=False,
+        probes=False,
+        extra_state="n_l m_l a layer",
+        products="3",
+    ),
+    Method(
+        "weight-mirror",
+        WeightMirror,
+        "feedback weights that noise through each layer teaches the layer's weights",
+        "Akrout et al. 2019, arXiv:1904.05391",
+        weight_transport_free=True,
+        backward_pass_free=False,
+        probes=False,
+        extra_state="n_l m_l a layer",
+        products="3 + 2 s",
+    ),
 )
 
 
@@ -95,8 +182,8 @@ def methods() -> dict[str, Method]:
         Name to description.
 
     Example:
-        >>> list(methods())
-        ['backpropagation', 'dfa', 'fdfa']
+        >>> list(methods())[:4]
+        ['backpropagation', 'dfa', 'fdfa', 'fa']
     """
     return {method.name: method for method in _REGISTRY}
 

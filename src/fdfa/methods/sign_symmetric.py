@@ -1,0 +1,114 @@
+"""Sign-symmetric feedback: the error travels back through weights with the signs of the forward."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from fdfa.engine.feedback_weights import FeedbackWeightEstimator, draw_start, fans
+from fdfa.engine.probes import generator_for
+
+__all__ = ["BatchwiseRandomSignSymmetric", "FixedRandomSignSymmetric", "UniformSignSymmetric"]
+
+
+class UniformSignSymmetric(FeedbackWeightEstimator):
+    """Uniform sign-symmetric feedback, uSF (Liao et al. 2016; Moskovitz et al. 2018).
+
+    ``B = s sign(W)`` at every step, ``s = sqrt(2 / (fan_in + fan_out))``: without s gradients
+    explode in deep networks. Only the signs of the forward weights travel.
+
+    Args:
+        model: any module.
+        output: which entry of the model's return value is the output (N, K, ...).
+        seed: unused; there so that every method takes it.
+
+    Example:
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)
+        ... )
+        >>> learner = UniformSignSymmetric(model)
+        >>> learner(torch.ones(3, 4)).sum().backward()
+        >>> model[0].weight.grad.shape
+        torch.Size([8, 4])
+    """
+
+    method = "usf"
+    reads_weights = True
+
+    def __init__(
+        self, model: nn.Module, *, output: str | int | None = None, seed: int | None = None
+    ) -> None:
+        super().__init__(model, output=output, seed=seed)
+
+    def start(self, name: str, weight: Tensor, generator: torch.Generator) -> None:
+        """Nothing is kept."""
+
+    def feedback_for(self, name: str, weight: Tensor, kept: Tensor | None, step: int) -> Tensor:
+        """``s sign(W)``."""
+        return weight.sign().mul_(math.sqrt(2 / sum(fans(weight))))
+
+
+class BatchwiseRandomSignSymmetric(UniformSignSymmetric):
+    """Batch-wise random sign-symmetric feedback, brSF (Liao et al. 2016; Moskovitz et al. 2018).
+
+    ``B = |M| sign(W)``, M ~ U(+-sqrt(6 / (fan_in + fan_out))) drawn anew in every step: a function
+    of seed, step and the weight's name alone.
+
+    Args:
+        model: any module.
+        output: which entry of the model's return value is the output (N, K, ...).
+        seed: of M; by default torch's seed.
+
+    Example:
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)
+        ... )
+        >>> learner = BatchwiseRandomSignSymmetric(model)
+        >>> learner(torch.ones(3, 4)).sum().backward()
+        >>> model[0].weight.grad.shape
+        torch.Size([8, 4])
+    """
+
+    method = "brsf"
+
+    def feedback_for(self, name: str, weight: Tensor, kept: Tensor | None, step: int) -> Tensor:
+        """``|M| sign(W)`` with the step's own M."""
+        draws = generator_for(weight.device, self.seed, zlib.crc32(name.encode()), step)
+        return draw_start("xavier-uniform", weight, draws).abs_().mul_(weight.sign())
+
+
+class FixedRandomSignSymmetric(UniformSignSymmetric):
+    """Fixed random sign-symmetric feedback, frSF (Liao et al. 2016; Moskovitz et al. 2018).
+
+    ``B = |M| sign(W)`` at every step, M ~ U(+-sqrt(6 / (fan_in + fan_out))) drawn once.
+
+    Args:
+        model: any module.
+        output: which entry of the model's return value is the output (N, K, ...).
+        seed: of M; by default torch's seed.
+
+    Example:
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)
+        ... )
+        >>> learner = FixedRandomSignSymmetric(model)
+        >>> learner(torch.ones(3, 4)).sum().backward()
+        >>> learner.feedback.names()
+        ['2.weight']
+    """
+
+    method = "frsf"
+
+    def start(  # type: ignore[override]
+        self, name: str, weight: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """``|M|``."""
+        return draw_start("xavier-uniform", weight, generator).abs_()
+
+    def feedback_for(self, name: str, weight: Tensor, kept: Tensor | None, step: int) -> Tensor:
+        """``|M| sign(W)``."""
+        return cast(Tensor, kept) * weight.sign()
