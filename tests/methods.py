@@ -192,10 +192,13 @@ METHODS = (
         stochastic=True,
         probes=False,
         learns=False,
-        taught_once={},
+        taught_once={"redraw_every": 10**6},
         draws=False,
         chained=True,
-        error_inputs=_ANY_METHOD,
+        error_inputs=(
+            *_ANY_METHOD,
+            ErrorInput({"redraw_every": 0}, ConfigError, "redraw_every=0"),
+        ),
     ),
     MethodInfo(
         name="frsf",

@@ -36,7 +36,14 @@ from fdfa.engine.weight_uses import (
 )
 from fdfa.errors import ConfigError, unknown_name
 
-__all__ = ["START_NAMES", "FeedbackWeightEstimator", "FeedbackWeights", "WeightStart", "draw_start"]
+__all__ = [
+    "START_NAMES",
+    "FeedbackWeightEstimator",
+    "FeedbackWeights",
+    "WeightStart",
+    "check_start",
+    "draw_start",
+]
 
 WeightStart = Literal["uniform", "kaiming-uniform", "xavier-uniform"]
 START_NAMES = ("uniform", "kaiming-uniform", "xavier-uniform")
@@ -48,6 +55,19 @@ _COPY_NODES = ("ToCopyBackward0", "CloneBackward0")
 def fans(weight: Tensor) -> tuple[int, int]:
     """Inputs and outputs of a unit, as the layers' own initialisation counts them."""
     return nn.init._calculate_fan_in_and_fan_out(weight)
+
+
+def check_start(start: str) -> None:
+    """Refuse an unknown start.
+
+    Args:
+        start: as the user gave it.
+
+    Raises:
+        ConfigError: if it is none of :data:`START_NAMES`.
+    """
+    if start not in START_NAMES:
+        raise ConfigError(unknown_name("start", str(start), START_NAMES))
 
 
 def draw_start(start: WeightStart, weight: Tensor, generator: torch.Generator) -> Tensor:
@@ -62,12 +82,7 @@ def draw_start(start: WeightStart, weight: Tensor, generator: torch.Generator) -
 
     Returns:
         The feedback weight, never narrower than float32.
-
-    Raises:
-        ConfigError: if the start is unknown.
     """
-    if start not in START_NAMES:
-        raise ConfigError(unknown_name("start", str(start), START_NAMES))
     fan_in, fan_out = fans(weight)
     bound = {
         "uniform": 1 / math.sqrt(fan_in),
@@ -418,7 +433,8 @@ class _Swap:
             raise RuntimeError(
                 "one of the variables needed for gradient computation has been modified by an"
                 f" inplace operation: a tensor of shape {tuple(tensor.shape)} is at version"
-                f" {tensor._version}; expected version {version} instead."
+                f" {tensor._version}; expected version {version} instead. Compute a new"
+                " tensor in its place, or change a clone()."
             )
         return tensor
 
@@ -443,8 +459,8 @@ class _Swap:
         if estimator.reads_weights and weight.base._version != weight.version:
             raise RuntimeError(
                 f"weight '{name}' was changed in place between the forward pass and its backward:"
-                f" {type(estimator).__name__}'s feedback is a function of it. Step the optimiser"
-                " after backward()."
+                f" {type(estimator).__name__}'s feedback is a function of it. Run backward()"
+                " before the optimiser steps."
             )
         key = (name, base.stride(), dtype)
         if key not in self._made:

@@ -278,8 +278,8 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         unseen = [name for name in self._multiplied if name in self._carrying - self._packed]
         return self._problems + [
             f"weight '{name}' is multiplied by {self._multiplied[name].operator}, which does not"
-            " keep it for backward as a tensor of its own: its transpose would carry the error. Use an"
-            " unfused layer, or another method."
+            " keep it for backward as a tensor of its own: its transpose would carry the error. Use"
+            " an unfused layer, or another method."
             for name in unseen
         ]
 

@@ -6,12 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from fdfa.engine.feedback_weights import (
-    START_NAMES,
     FeedbackWeightEstimator,
     WeightStart,
+    check_start,
     draw_start,
 )
-from fdfa.errors import ConfigError, unknown_name
 
 __all__ = ["FeedbackAlignment"]
 
@@ -57,8 +56,7 @@ class FeedbackAlignment(FeedbackWeightEstimator):
         start: WeightStart = "uniform",
         seed: int | None = None,
     ) -> None:
-        if start not in START_NAMES:
-            raise ConfigError(unknown_name("start", str(start), START_NAMES))
+        check_start(start)
         super().__init__(model, output=output, seed=seed)
         self.start_from = start
 

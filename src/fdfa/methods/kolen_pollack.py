@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from fdfa.engine.feedback_weights import (
-    START_NAMES,
     FeedbackWeightEstimator,
     WeightStart,
+    check_start,
     draw_start,
 )
 from fdfa.engine.weight_uses import WeightUses
-from fdfa.errors import ConfigError, unknown_name
+from fdfa.errors import ConfigError
 
 __all__ = ["KolenPollack"]
 
@@ -68,8 +68,7 @@ class KolenPollack(FeedbackWeightEstimator):
         start: WeightStart = "uniform",
         seed: int | None = None,
     ) -> None:
-        if start not in START_NAMES:
-            raise ConfigError(unknown_name("start", str(start), START_NAMES))
+        check_start(start)
         if isinstance(decay, bool) or not isinstance(decay, (int, float)) or not 0 <= decay < 1:
             raise ConfigError(
                 f"decay={decay!r}: the share of B - W that one step forgets lies in [0, 1). Pass"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fdfa.engine.feedback_weights import FeedbackWeightEstimator, draw_start, fans
 from fdfa.engine.probes import generator_for
+from fdfa.errors import ConfigError
 
 __all__ = ["BatchwiseRandomSignSymmetric", "FixedRandomSignSymmetric", "UniformSignSymmetric"]
 
@@ -61,7 +62,11 @@ class BatchwiseRandomSignSymmetric(UniformSignSymmetric):
     Args:
         model: any module.
         output: which entry of the model's return value is the output (N, K, ...).
+        redraw_every: draw M anew after this many steps.
         seed: of M; by default torch's seed.
+
+    Raises:
+        ConfigError: if ``redraw_every`` is no whole number from 1 up.
 
     Example:
         >>> model = torch.nn.Sequential(
@@ -75,9 +80,27 @@ class BatchwiseRandomSignSymmetric(UniformSignSymmetric):
 
     method = "brsf"
 
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        output: str | int | None = None,
+        redraw_every: int = 1,
+        seed: int | None = None,
+    ) -> None:
+        if isinstance(redraw_every, bool) or not isinstance(redraw_every, int) or redraw_every < 1:
+            raise ConfigError(
+                f"redraw_every={redraw_every!r}: one step in how many draws? Pass a whole number"
+                " from 1 up."
+            )
+        super().__init__(model, output=output, seed=seed)
+        self.redraw_every = redraw_every
+
     def feedback_for(self, name: str, weight: Tensor, kept: Tensor | None, step: int) -> Tensor:
         """``|M| sign(W)`` with the step's own M."""
-        draws = generator_for(weight.device, self.seed, zlib.crc32(name.encode()), step)
+        draws = generator_for(
+            weight.device, self.seed, zlib.crc32(name.encode()), step // self.redraw_every
+        )
         return draw_start("xavier-uniform", weight, draws).abs_().mul_(weight.sign())
 
 

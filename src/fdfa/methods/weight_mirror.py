@@ -13,14 +13,14 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from fdfa.engine.distributed import process_rank, sum_over_processes
 from fdfa.engine.feedback_weights import (
-    START_NAMES,
     FeedbackWeightEstimator,
     WeightStart,
+    check_start,
     draw_start,
 )
 from fdfa.engine.probes import Probe
 from fdfa.engine.weight_uses import Place, Product, WeightUses
-from fdfa.errors import ConfigError, UnsupportedModelError, unknown_name
+from fdfa.errors import ConfigError, UnsupportedModelError
 
 __all__ = ["WeightMirror"]
 
@@ -82,8 +82,7 @@ class WeightMirror(FeedbackWeightEstimator):
         start: WeightStart = "uniform",
         seed: int | None = None,
     ) -> None:
-        if start not in START_NAMES:
-            raise ConfigError(unknown_name("start", str(start), START_NAMES))
+        check_start(start)
         if (
             isinstance(mirror_rate, bool)
             or not isinstance(mirror_rate, (int, float))
