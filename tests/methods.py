@@ -40,6 +40,12 @@ class MethodInfo:
         draws: each lesson that its own state learns is drawn at random.
         chained: its error travels backwards from layer to layer, so it may enter anywhere.
         error_inputs: what its constructor must refuse.
+        redrawn: its gradient itself is random: held still, a learner's steps are not counted, so
+            that each draws the same.
+        by_difference: it takes differences of outputs, in every case.
+        steps_to_learn: Adam's steps after which the loss of a small batch has halved.
+        excused: (a contract test, cases or none for all, why it cannot hold by the rule's nature);
+            such a test must fail.
     """
 
     name: str
@@ -52,6 +58,10 @@ class MethodInfo:
     error_inputs: tuple[ErrorInput, ...]
     draws: bool = False
     chained: bool = False
+    redrawn: bool = False
+    by_difference: bool = False
+    steps_to_learn: int = 60
+    excused: tuple[tuple[str, tuple[str, ...], str], ...] = ()
 
     def __repr__(self) -> str:
         """Short, so that a failure's report stays readable."""
@@ -75,13 +85,33 @@ class Case:
         return fdfa.wrap(self.info.name, model, **{"seed": 7, **self.options, **more})
 
     def wrap_taught_once(self, model: nn.Module) -> Estimator:
-        """The estimator with its own state held still after the first step."""
-        return self.wrap(model, **self.info.taught_once)
+        """The estimator with its own state, and what it draws, held still after the first step."""
+        learner = self.wrap(model, **self.info.taught_once)
+        if self.info.redrawn:
+            learner.take_step = lambda: learner.steps  # type: ignore[method-assign]
+        return learner
+
+    @property
+    def by_difference(self) -> bool:
+        """Whether its probes are differences of outputs."""
+        return self.info.by_difference or self.options.get("probe") == "finite-difference"
+
+    def excuse(self, test: str) -> str | None:
+        """Why this clause cannot hold, None where it must."""
+        for name, cases, reason in self.info.excused:
+            if name == test and (not cases or self.id in cases):
+                return reason
+        return None
 
 
 def adam_on_maps(maps: Iterable[Tensor]) -> torch.optim.Optimizer:
     """A feedback optimiser as a named function, so that a learner that holds it can be pickled."""
     return torch.optim.Adam(maps, lr=0.05)
+
+
+def guess_along_the_weights(model: nn.Module) -> dict[str, Tensor]:
+    """A direction of one's own that changes as the weights do; named, so that it can be pickled."""
+    return {name: torch.cos(1e3 * p + 1) for name, p in model.named_parameters()}
 
 
 _ANY_METHOD = (
@@ -98,6 +128,36 @@ _TAPPED = (
     ErrorInput({"taps": ["1", "rleu"]}, ConfigError, "unknown tap 'rleu'"),
     ErrorInput({"taps": 3}, TypeError, "taps=3"),
     ErrorInput({"taps": [1]}, TypeError, "taps holds 1"),
+)
+_WEIGHT_PROBES = (
+    *_ANY_METHOD,
+    ErrorInput({"probe": "forward"}, ConfigError, "Did you mean 'forward-ad'"),
+    ErrorInput({"difference_step": 0.0}, ConfigError, r"difference_step=0\.0"),
+)
+_Excuses = tuple[tuple[str, tuple[str, ...], str], ...]
+_IN_WEIGHT_SPACE: _Excuses = (
+    ("test_last_layer_is_exact", (), "every weight is perturbed, the last layer's too"),
+    (
+        "test_hook_on_a_hidden_activation",
+        (),
+        "no credit passes a hidden activation: there is no graph",
+    ),
+)
+
+
+def _HOOKS_IN_EACH_PASS(*cases: str) -> _Excuses:  # noqa: N802
+    return (
+        (
+            "test_user_hooks_fire_as_on_the_plain_model",
+            cases,
+            "a step takes several forward passes, and the user's hooks belong to each",
+        ),
+    )
+
+
+_A_GUESS: _Excuses = tuple(
+    (test, ("guess",), "a guess is the user's: there is nothing random in it")
+    for test in ("test_another_seed_another_run_if_stochastic", "test_default_seed_is_torchs")
 )
 
 METHODS = (
@@ -253,6 +313,79 @@ METHODS = (
             ErrorInput({"growth_control": 1}, ConfigError, "growth_control=1"),
             ErrorInput({"noise": "gauss"}, ConfigError, "unknown noise 'gauss'.*normal, radem"),
         ),
+        name="fg-w",
+        cases=(
+            ("normal", {}),
+            ("rademacher", {"noise": "rademacher"}),
+            ("sphere", {"noise": "sphere"}),
+            ("finite-difference", {"probe": "finite-difference"}),
+            ("guess", {"direction": guess_along_the_weights}),
+        ),
+        exact=False,
+        stochastic=True,
+        probes=True,
+        learns=False,
+        taught_once={},
+        redrawn=True,
+        steps_to_learn=600,
+        error_inputs=(
+            *_WEIGHT_PROBES,
+            ErrorInput({"noise": "gauss"}, ConfigError, "unknown noise 'gauss'.*sphere"),
+            ErrorInput({"direction": 3}, ConfigError, "direction=3"),
+            ErrorInput({"direction": {"0.wieght": 1}}, ConfigError, "Did you mean '0.weight'"),
+            ErrorInput({"direction": {"0.bias": 1}}, ConfigError, "'0.bias'.*is int"),
+            ErrorInput(
+                {"direction": {"0.bias": torch.ones(3)}}, ConfigError, r"is \(3,\).*\(8,\)"
+            ),
+        ),
+        excused=(*_IN_WEIGHT_SPACE, *_HOOKS_IN_EACH_PASS("finite-difference"), *_A_GUESS),
+    ),
+    MethodInfo(
+        name="multi-tangent",
+        cases=(
+            ("projection", {"count": 3}),
+            ("unbiased", {"count": 3, "unbiased": True}),
+            ("mean", {"count": 3, "combine": "mean"}),
+            ("sum", {"count": 2, "combine": "sum", "tangents": "rademacher"}),
+            ("orthonormal", {"count": 3, "tangents": "orthonormal"}),
+            ("angle", {"count": 3, "tangents": "angle", "angle": 30.0}),
+            ("finite-difference", {"count": 2, "probe": "finite-difference"}),
+        ),
+        exact=False,
+        stochastic=True,
+        probes=True,
+        learns=False,
+        taught_once={},
+        redrawn=True,
+        steps_to_learn=300,
+        error_inputs=(
+            *_WEIGHT_PROBES,
+            ErrorInput({"count": 0}, ConfigError, "count=0"),
+            ErrorInput({"count": True}, ConfigError, "count=True"),
+            ErrorInput({"combine": "men"}, ConfigError, "Did you mean 'mean'"),
+            ErrorInput({"tangents": "gauss"}, ConfigError, "unknown tangents 'gauss'"),
+            ErrorInput({"angle": 0.0}, ConfigError, r"angle=0\.0"),
+            ErrorInput({"unbiased": True, "combine": "sum"}, ConfigError, "unbiased=True"),
+        ),
+        excused=(*_IN_WEIGHT_SPACE, *_HOOKS_IN_EACH_PASS()),
+    ),
+    MethodInfo(
+        name="spsa",
+        cases=(("normal", {}), ("rademacher", {"noise": "rademacher"})),
+        exact=False,
+        stochastic=True,
+        probes=True,
+        learns=False,
+        taught_once={},
+        redrawn=True,
+        by_difference=True,
+        steps_to_learn=600,
+        error_inputs=(
+            *_ANY_METHOD,
+            ErrorInput({"noise": "sphere"}, ConfigError, "unknown noise 'sphere'"),
+            ErrorInput({"difference_step": 0.0}, ConfigError, r"difference_step=0\.0"),
+        ),
+        excused=(*_IN_WEIGHT_SPACE, *_HOOKS_IN_EACH_PASS()),
     ),
 )
 

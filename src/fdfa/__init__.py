@@ -13,16 +13,29 @@ from importlib.metadata import version
 
 from fdfa import errors
 from fdfa.engine.estimator import Estimator
-from fdfa.methods import DFA, FDFA, Backpropagation, Method, methods, wrap
+from fdfa.methods import (
+    DFA,
+    FDFA,
+    SPSA,
+    Backpropagation,
+    ForwardGradient,
+    Method,
+    MultiTangent,
+    methods,
+    wrap,
+)
 
 __version__ = version("fdfa")
 
 __all__ = [
     "DFA",
     "FDFA",
+    "SPSA",
     "Backpropagation",
     "Estimator",
+    "ForwardGradient",
     "Method",
+    "MultiTangent",
     "__version__",
     "errors",
     "methods",

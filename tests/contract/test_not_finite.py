@@ -68,7 +68,9 @@ def test_input_that_is_not_finite(case: Case, value: float, steps: int) -> None:
     x[2, 3] = value
     learner.zero_grad()
     backward(learner, (x, target))
-    assert not _all_finite(gradients(learner))
+    # a difference over a saturated tanh is finite, and no gradient multiplies it by the input
+    if value is NAN or not (case.info.redrawn and case.by_difference):
+        assert not _all_finite(gradients(learner))
     assert _all_finite(own_state(learner))
     if before and value is NAN and (case.info.probes or not case.info.learns):
         assert_same_bits(own_state(learner), before)

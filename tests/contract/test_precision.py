@@ -143,7 +143,7 @@ def test_conversion_between_steps(case: Case, conversion: str, steps: int) -> No
     for key, value in own_state(learner).items():
         assert_same_bits(value.to(learned[key].dtype), learned[key])
     learner.zero_grad()
-    if dtype == torch.bfloat16 and case.options.get("probe") == "finite-difference":
+    if dtype == torch.bfloat16 and case.by_difference:
         with pytest.raises(ProbeError, match="float32 or wider"):
             train(learner, [batch(number, dtype=dtype) for number in range(2, 7)])
         return

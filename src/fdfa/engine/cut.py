@@ -22,10 +22,10 @@ from fdfa.engine.tangents import TangentCarrier
 from fdfa.engine.taps import Tap, TapPlan
 from fdfa.errors import ProbeError, briefly
 
-__all__ = ["CutModel", "CutModels", "CutPass"]
+__all__ = ["MISSING_DERIVATIVE", "CutModel", "CutModels", "CutPass", "innermost_module"]
 
 # how torch 2.13 says that an operator or a custom function has no forward derivative
-_MISSING_DERIVATIVE = re.compile(r"forward(-mode)? (AD|automatic diff|derivative)|\bjvp\b", re.I)
+MISSING_DERIVATIVE = re.compile(r"forward(-mode)? (AD|automatic diff|derivative)|\bjvp\b", re.I)
 # passes, where none has made another number of autograd nodes
 _CHECKED_EVERY = 16
 _Returned = tuple[Any, Tensor, Tensor | None]
@@ -229,9 +229,9 @@ def _probing(model: nn.Module, *, attention: bool) -> Iterator[None]:
         raise
     except (NotImplementedError, RuntimeError) as error:
         text = str(error)
-        if not _MISSING_DERIVATIVE.search(text):
+        if not MISSING_DERIVATIVE.search(text):
             raise
-        name = _innermost_module(model, error)
+        name = innermost_module(model, error)
         raise ProbeError(
             f"{name} has no forward derivative ({briefly(error)}). Pass"
             " probe='finite-difference', or choose taps behind it so that no tangent passes"
@@ -239,7 +239,16 @@ def _probing(model: nn.Module, *, attention: bool) -> Iterator[None]:
         ) from error
 
 
-def _innermost_module(model: nn.Module, error: BaseException) -> str:
+def innermost_module(model: nn.Module, error: BaseException) -> str:
+    """The module of this model in which an error arose, in words.
+
+    Args:
+        model: the user's model.
+        error: raised within its forward pass.
+
+    Returns:
+        Its dotted name and type.
+    """
     names = {id(module): name for name, module in model.named_modules()}
     found, trace = "the model", error.__traceback__
     while trace is not None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fdfa.errors import ConfigError, unknown_name
 
-__all__ = ["Probe", "generator_for"]
+__all__ = ["Probe", "draw_noise", "generator_for"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +96,23 @@ class Probe:
             drawn = _DRAWS[self.noise](sum(wanted), dtype, generators[device])
             streams[kind] = iter(torch.split(drawn, wanted))
         return [next(streams[kind]).view(*shape) for kind, shape in zip(kinds, shapes, strict=True)]
+
+
+def draw_noise(
+    noise: str, shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator
+) -> Tensor:
+    """Independent numbers of zero mean and unit variance.
+
+    Args:
+        noise: ``"normal"`` or ``"rademacher"``.
+        shape: of the tensor.
+        dtype: float32 or float64.
+        generator: draws them, where it lives.
+
+    Returns:
+        The tensor, contiguous.
+    """
+    return _DRAWS[noise](math.prod(shape), dtype, generator).view(*shape)
 
 
 def _normal(count: int, dtype: torch.dtype, generator: torch.Generator) -> Tensor:

@@ -21,6 +21,9 @@ from fdfa.methods.sign_symmetric import (
     UniformSignSymmetric,
 )
 from fdfa.methods.weight_mirror import WeightMirror
+from fdfa.methods.forward_gradient import ForwardGradient
+from fdfa.methods.multi_tangent import MultiTangent
+from fdfa.methods.spsa import SPSA
 
 __all__ = [
     "DFA",
@@ -33,6 +36,11 @@ __all__ = [
     "Method",
     "UniformSignSymmetric",
     "WeightMirror",
+    "SPSA",
+    "Backpropagation",
+    "ForwardGradient",
+    "Method",
+    "MultiTangent",
     "methods",
     "wrap",
 ]
@@ -53,7 +61,7 @@ class Method:
         extra_state: what it keeps beside the weights; K outputs, n_l units of tap l, m_l inputs of
             layer l.
         products: matrix products a layer and step, a forward pass counting one; s is the share of
-            steps that probe.
+            steps that probe, k the number of tangents.
     """
 
     name: str
@@ -125,6 +133,13 @@ _REGISTRY = (
         weight_transport_free=False,
         backward_pass_free=False,
         probes=False,
+        "fg-w",
+        ForwardGradient,
+        "one directional derivative in weight space, times its direction",
+        "Baydin et al. 2022, arXiv:2202.08587",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=True,
         extra_state="none",
         products="3",
     ),
@@ -172,6 +187,27 @@ _REGISTRY = (
         extra_state="n_l m_l a layer",
         products="3 + 2 s",
     ),
+        "multi-tangent",
+        MultiTangent,
+        "k directional derivatives in weight space, averaged or projected on their span",
+        "Fluegel et al. 2024, arXiv:2410.17764",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=True,
+        extra_state="none",
+        products="3 k",
+    ),
+    Method(
+        "spsa",
+        SPSA,
+        "differences of two forward passes with all weights moved at once",
+        "Spall 1992; Malladi et al. 2023, arXiv:2305.17333",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=True,
+        extra_state="none",
+        products="3",
+    ),
 )
 
 
@@ -184,6 +220,8 @@ def methods() -> dict[str, Method]:
     Example:
         >>> list(methods())[:4]
         ['backpropagation', 'dfa', 'fdfa', 'fa']
+        >>> list(methods())
+        ['backpropagation', 'dfa', 'fdfa', 'fg-w', 'multi-tangent', 'spsa']
     """
     return {method.name: method for method in _REGISTRY}
 

@@ -1,0 +1,197 @@
+"""Several forward gradients a step, averaged or joined to the projection on their span."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fdfa.engine.weight_probe import (
+    Directions,
+    DrawnDirection,
+    KeptDirection,
+    WeightProbeEstimator,
+)
+from fdfa.errors import ConfigError, ProbeError, unknown_name
+
+__all__ = ["MultiTangent"]
+
+_COMBINATIONS = ("projection", "mean", "sum")
+_TANGENTS = ("normal", "rademacher", "orthonormal", "angle")
+_REDRAWS = 100
+
+
+class MultiTangent(WeightProbeEstimator):
+    """Multi-tangent forward gradients in weight space (Fluegel et al. 2024, arXiv:2410.17764).
+
+    k tangents V (k, n) over all n weights, ``c = V g`` by k directional derivatives; with
+    ``combine``
+
+    - ``"projection"``: ``V^T (V V^T)^{-1} c``, the gradient's orthogonal projection on their span:
+      it never points uphill, is the gradient itself for k = n, and on average k/n of it, which
+      ``unbiased=True`` divides out;
+    - ``"mean"``: ``V^T c / k``; unbiased;
+    - ``"sum"``: ``V^T c``.
+
+    One Gram matrix over all weights, solved by Cholesky in float64. More tangents than weights are
+    no use: n are taken.
+
+    Args:
+        model: any module.
+        output: which entry of the model's return value is the output (N, K, ...).
+        count: k, the tangents a step; each is one more forward pass with derivatives.
+        combine: ``"projection"``, ``"mean"`` or ``"sum"``.
+        unbiased: multiply the projection by n/k.
+        tangents: ``"normal"``; ``"rademacher"``, dependent ones drawn again; ``"orthonormal"``, a
+            uniform set at right angles, of length sqrt(n), so that the mean stays unbiased; or
+            ``"angle"``: the first uniform, every other one at ``angle`` to it, of the same length.
+        angle: degrees, in (0, 90].
+        probe: ``"forward-ad"`` or, for what has no forward derivative, ``"finite-difference"``.
+        difference_step: length of a finite difference; None takes 1e-3, or 1e-5 in float64.
+        seed: of the tangents; by default torch's seed.
+
+    Raises:
+        ConfigError: if an option is unknown or out of range.
+
+    Example:
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2)
+        ... ).double()
+        >>> learner = MultiTangent(model, count=23)  # as many as there are weights
+        >>> learner(torch.ones(3, 4).double()).sum().backward()
+        >>> model[2].bias.grad  # the exact gradient
+        tensor([3.0000, 3.0000], dtype=torch.float64)
+    """
+
+    method = "multi-tangent"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        output: str | int | None = None,
+        count: int = 4,
+        combine: Literal["projection", "mean", "sum"] = "projection",
+        unbiased: bool = False,
+        tangents: Literal["normal", "rademacher", "orthonormal", "angle"] = "normal",
+        angle: float = 90.0,
+        probe: Literal["forward-ad", "finite-difference"] = "forward-ad",
+        difference_step: float | None = None,
+        seed: int | None = None,
+    ) -> None:
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ConfigError(f"count={count!r}: how many tangents a step? Pass a number from 1 up.")
+        if combine not in _COMBINATIONS:
+            raise ConfigError(unknown_name("combine", str(combine), _COMBINATIONS))
+        if tangents not in _TANGENTS:
+            raise ConfigError(unknown_name("tangents", str(tangents), _TANGENTS))
+        if unbiased and combine != "projection":
+            raise ConfigError(
+                f"unbiased=True goes with combine='projection' only, not with {combine!r}: the mean"
+                " is unbiased as it is."
+            )
+        if not isinstance(angle, (int, float)) or not 0 < angle <= 90:
+            raise ConfigError(
+                f"angle={angle!r}: the degrees between tangents lie in (0, 90]. Pass 90 for right"
+                " angles to the first."
+            )
+        super().__init__(
+            model, output=output, derivative=probe, difference_step=difference_step, seed=seed
+        )
+        self.count = count
+        self.combine = combine
+        self.unbiased = unbiased
+        self.tangents = tangents
+        self.angle = angle
+
+    def directions(self, parameters: Mapping[str, Tensor], seeds: Sequence[int]) -> Directions:
+        """k of them, and how ``combine`` weighs their slopes."""
+        leaves = list(parameters.values())
+        n = sum(leaf.numel() for leaf in leaves)
+        k = min(self.count, n)
+        sets, factor = self._draw(leaves, k, n, seeds)
+        each = [KeptDirection(parts) for parts in sets]
+        if self.combine == "projection":
+            scale = n / k if self.unbiased else 1.0
+            return Directions(each, functools.partial(_projected, factor, scale))
+        scale = 1.0 / k if self.combine == "mean" else 1.0
+        return Directions(each, functools.partial(torch.mul, scale))
+
+    def _draw(
+        self, leaves: Sequence[Tensor], k: int, n: int, seeds: Sequence[int]
+    ) -> tuple[list[list[Tensor]], Tensor]:
+        """k tangents, part by part, and the Cholesky factor of their Gram matrix, empty if unused."""
+        needs_factor = self.combine == "projection" or self.tangents == "rademacher"
+        for attempt in range(_REDRAWS):
+            noise = "rademacher" if self.tangents == "rademacher" else "normal"
+            drawn = [DrawnDirection(noise, leaves, (*seeds, j, attempt)) for j in range(k)]
+            sets = [[one.leaf(i) for i in range(len(leaves))] for one in drawn]
+            if self.tangents == "orthonormal":
+                sets = _shaped(_orthonormal(_matrix(sets)) * math.sqrt(n), leaves)
+            elif self.tangents == "angle":
+                sets = _shaped(_at_angle(_matrix(sets), self.angle) * math.sqrt(n), leaves)
+            if not needs_factor:
+                return sets, torch.empty(0)
+            factor, failed = torch.linalg.cholesky_ex(_gram(sets))
+            diagonal = factor.diagonal()
+            # a pivot is what of a tangent is new, beside its length: rounding leaves 1e-8 of it
+            if not failed.item() and (diagonal > 1e-6 * diagonal.max()).all().item():
+                return sets, factor
+            if self.tangents != "rademacher":
+                break
+        raise ProbeError(
+            f"the {k} tangents ({self.tangents}) are linearly dependent: their Gram matrix has no"
+            " Cholesky factor. Pass fewer (count=), another kind (tangents='orthonormal'), or"
+            " combine='mean', which needs none."
+        )
+
+
+def _projected(factor: Tensor, scale: float, slopes: Tensor) -> Tensor:
+    """``(V V^T)^{-1} c``, times what makes it unbiased."""
+    solved = torch.cholesky_solve(slopes.to(factor)[:, None], factor)[:, 0]
+    return (solved * scale).to(slopes)
+
+
+def _gram(sets: Sequence[Sequence[Tensor]]) -> Tensor:
+    """``V V^T`` over all weights, float64, on the CPU: it is small, and every CPU has float64."""
+    k = len(sets)
+    gram = torch.zeros(k, k, dtype=torch.float64)
+    for parts in zip(*sets, strict=True):
+        V = torch.stack([part.flatten() for part in parts])  # (k, size of the leaf)
+        wide = V if V.device.type == "mps" else V.double()
+        gram += (wide @ wide.T).cpu()
+    return gram
+
+
+def _matrix(sets: Sequence[Sequence[Tensor]]) -> Tensor:
+    """V (k, n), float64 where the device has it."""
+    device = sets[0][0].device
+    wide = torch.float32 if device.type == "mps" else torch.float64
+    rows = [torch.cat([part.to(device, wide).flatten() for part in parts]) for parts in sets]
+    return torch.stack(rows)
+
+
+def _shaped(V: Tensor, leaves: Sequence[Tensor]) -> list[list[Tensor]]:
+    sizes = [leaf.numel() for leaf in leaves]
+    return [
+        [part.view(leaf.shape).to(leaf) for part, leaf in zip(row.split(sizes), leaves, strict=True)]
+        for row in V
+    ]
+
+
+def _orthonormal(V: Tensor) -> Tensor:
+    """A uniform orthonormal set: QR with the signs of R's diagonal taken out (Mezzadri 2007)."""
+    Q, R = torch.linalg.qr(V.T)
+    return (Q * R.diagonal().sign()).T
+
+
+def _at_angle(V: Tensor, degrees: float) -> Tensor:
+    first = V[0] / V[0].norm()
+    rest = V[1:] - (V[1:] @ first)[:, None] * first
+    rest = rest / rest.norm(dim=1, keepdim=True)
+    alpha = math.radians(degrees)
+    return torch.cat([first[None], math.cos(alpha) * first + math.sin(alpha) * rest])
