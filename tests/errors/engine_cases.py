@@ -190,6 +190,20 @@ FEEDBACK_CASES = [
         lambda here: fdfa.wrap("fa", mlp().requires_grad_(False))(noise(6, 4)),
     ),
 ]
+class _Detached(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).detach()
+
+
+def _lstm(here: Here) -> None:
+    model = nn.Sequential(nn.Linear(4, 5), nn.LSTM(5, 2))
+    fdfa.ForwardGradient(model, output=0)(noise(6, 4))
+
+
+def _dependent(here: Here) -> None:
+    learner = fdfa.MultiTangent(mlp(), count=6, tangents="angle", angle=1e-5, seed=1)
+    learner(noise(6, 4))
+
 
 ENGINE_CASES = [
     *FEEDBACK_CASES,
@@ -216,4 +230,53 @@ ENGINE_CASES = [
         lambda here: fdfa.DFA(_Inner())(torch.ones(6, 4)),
     ),
     Case("alignment in eval mode", ValueError, _in_eval_mode),
+    Case(
+        "a weight probe's kind of noise",
+        ConfigError,
+        lambda here: fdfa.ForwardGradient(mlp(), noise="gauss"),
+    ),
+    Case("a guess that is none", ConfigError, lambda here: fdfa.ForwardGradient(mlp(), direction=3)),
+    Case(
+        "a guess for no parameter",
+        ConfigError,
+        lambda here: fdfa.ForwardGradient(mlp(), direction={"0.wieght": torch.ones(1)}),
+    ),
+    Case(
+        "a guess of another shape",
+        ConfigError,
+        lambda here: fdfa.ForwardGradient(mlp(), direction={"0.bias": torch.ones(1)}),
+    ),
+    Case(
+        "a guess of zeros",
+        ConfigError,
+        lambda here: fdfa.ForwardGradient(mlp(), direction={})(noise(6, 4)),
+    ),
+    Case("a forward derivative that is missing", ProbeError, _lstm),
+    Case(
+        "a tangent that is lost in weight space",
+        ProbeError,
+        lambda here: fdfa.ForwardGradient(_Detached(4, 2))(noise(6, 4)),
+    ),
+    Case(
+        "moved weights in half precision",
+        ProbeError,
+        lambda here: fdfa.SPSA(mlp().half())(torch.ones(6, 4, dtype=torch.float16)),
+    ),
+    Case("no tangents", ConfigError, lambda here: fdfa.MultiTangent(mlp(), count=0)),
+    Case(
+        "an unknown combination", ConfigError, lambda here: fdfa.MultiTangent(mlp(), combine="men")
+    ),
+    Case(
+        "an unknown kind of tangents",
+        ConfigError,
+        lambda here: fdfa.MultiTangent(mlp(), tangents="gauss"),
+    ),
+    Case(
+        "an unbiased sum",
+        ConfigError,
+        lambda here: fdfa.MultiTangent(mlp(), unbiased=True, combine="sum"),
+    ),
+    Case("no angle", ConfigError, lambda here: fdfa.MultiTangent(mlp(), angle=0.0)),
+    Case("dependent tangents", ProbeError, _dependent),
+    Case("a perturbation of unknown noise", ConfigError, lambda here: fdfa.SPSA(mlp(), noise="x")),
 ]
