@@ -334,9 +334,7 @@ METHODS = (
             ErrorInput({"direction": 3}, ConfigError, "direction=3"),
             ErrorInput({"direction": {"0.wieght": 1}}, ConfigError, "Did you mean '0.weight'"),
             ErrorInput({"direction": {"0.bias": 1}}, ConfigError, "'0.bias'.*is int"),
-            ErrorInput(
-                {"direction": {"0.bias": torch.ones(3)}}, ConfigError, r"is \(3,\).*\(8,\)"
-            ),
+            ErrorInput({"direction": {"0.bias": torch.ones(3)}}, ConfigError, r"is \(3,\).*\(8,\)"),
         ),
         excused=(*_IN_WEIGHT_SPACE, *_HOOKS_IN_EACH_PASS("finite-difference"), *_A_GUESS),
     ),

@@ -186,7 +186,7 @@ class WeightProbeEstimator(Estimator):
 
     @contextlib.contextmanager
     def _undone_where_refused(self) -> Iterator[None]:
-        """The first pass finds out whether the model can be trained at all; if not, it never was."""
+        """The first pass finds out whether the model can be trained; if not, it never was."""
         if self._accepted:
             yield
             return
@@ -324,7 +324,8 @@ class _Passes:
                 )
             if counts:
                 self.returned = map_tensors(returned, self._plain(dual))
-            return tangent.detach().clone() if tangent._is_view() else tangent.detach()
+            along: Tensor = tangent.detach()
+            return along.clone() if tangent._is_view() else along
 
     def _plain(self, output: Tensor) -> Callable[[Tensor], Tensor]:
         """Takes the tangent off a returned tensor."""
@@ -339,10 +340,7 @@ class _Passes:
         return plain
 
     def _difference(self, direction: Direction, *, over_inputs: bool) -> Tensor:
-        """``(y(w + s v) - y(w - s v)) / 2 s``, in full precision.
-
-        Moved weights stand in for the model's own, which are never written to.
-        """
+        """``(y(w + s v) - y(w - s v)) / 2 s`` in full precision; w itself is never written to."""
         moved = self._inputs if over_inputs else self._parameters
         if any(x.dtype.itemsize < 4 for x in moved):
             raise ProbeError(
@@ -414,18 +412,22 @@ def _that_need_gradients(arguments: Any) -> list[Tensor]:
 
 
 def _weight_norm(module: _WeightNorm) -> Forward:
-    """The module's own output; its tangent from operators that have one.
-
-    Its fused kernel has no forward derivative (torch 2.13).
-    """
-    forward = module.forward
+    """The module's own output; its tangent from operators that have one."""
+    # the fused kernel of weight norm has no forward derivative (torch 2.13)
+    forward: Forward = module.forward
 
     def with_tangent(magnitude: Tensor, direction: Tensor) -> Tensor:
         norm = torch.norm_except_dim(direction, 2, module.dim)
-        tangent = fwAD.unpack_dual(direction * (magnitude / norm)).tangent  # type: ignore[no-untyped-call]
-        primals = [fwAD.unpack_dual(x).primal for x in (magnitude, direction)]  # type: ignore[no-untyped-call]
-        primal: Tensor = forward(*primals)
-        return primal if tangent is None else fwAD.make_dual(primal, tangent)  # type: ignore[no-untyped-call, no-any-return]
+        scaled = direction * (magnitude / norm)
+        tangent = fwAD.unpack_dual(scaled).tangent  # type: ignore[no-untyped-call]
+        primals = [
+            fwAD.unpack_dual(x).primal  # type: ignore[no-untyped-call]
+            for x in (magnitude, direction)
+        ]
+        y: Tensor = forward(*primals)
+        if tangent is not None:
+            y = fwAD.make_dual(y, tangent)  # type: ignore[no-untyped-call]
+        return y
 
     return with_tangent
 
@@ -458,7 +460,7 @@ def _standing_in(model: nn.Module, places: Mapping[int, Tensor]) -> Iterator[Non
 
 @contextlib.contextmanager
 def _without_cached_casts() -> Iterator[None]:
-    """Autocast must not remember a cast made without a graph: the user's own passes would get it."""
+    """Autocast must not remember a cast made without a graph, for passes of the user's own."""
     before = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
     try:

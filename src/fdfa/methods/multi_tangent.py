@@ -23,6 +23,7 @@ __all__ = ["MultiTangent"]
 _COMBINATIONS = ("projection", "mean", "sum")
 _TANGENTS = ("normal", "rademacher", "orthonormal", "angle")
 _REDRAWS = 100
+_AT_ONCE = 2**14
 
 
 class MultiTangent(WeightProbeEstimator):
@@ -84,7 +85,9 @@ class MultiTangent(WeightProbeEstimator):
         seed: int | None = None,
     ) -> None:
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ConfigError(f"count={count!r}: how many tangents a step? Pass a number from 1 up.")
+            raise ConfigError(
+                f"count={count!r}: how many tangents a step? Pass a number from 1 up."
+            )
         if combine not in _COMBINATIONS:
             raise ConfigError(unknown_name("combine", str(combine), _COMBINATIONS))
         if tangents not in _TANGENTS:
@@ -92,7 +95,7 @@ class MultiTangent(WeightProbeEstimator):
         if unbiased and combine != "projection":
             raise ConfigError(
                 f"unbiased=True goes with combine='projection' only, not with {combine!r}: the mean"
-                " is unbiased as it is."
+                " is unbiased as it is. Leave unbiased= away."
             )
         if not isinstance(angle, (int, float)) or not 0 < angle <= 90:
             raise ConfigError(
@@ -109,7 +112,7 @@ class MultiTangent(WeightProbeEstimator):
         self.angle = angle
 
     def directions(self, parameters: Mapping[str, Tensor], seeds: Sequence[int]) -> Directions:
-        """k of them, and how ``combine`` weighs their slopes."""
+        """As many as asked for, and how ``combine`` weighs their slopes."""
         leaves = list(parameters.values())
         n = sum(leaf.numel() for leaf in leaves)
         k = min(self.count, n)
@@ -124,7 +127,7 @@ class MultiTangent(WeightProbeEstimator):
     def _draw(
         self, leaves: Sequence[Tensor], k: int, n: int, seeds: Sequence[int]
     ) -> tuple[list[list[Tensor]], Tensor]:
-        """k tangents, part by part, and the Cholesky factor of their Gram matrix, empty if unused."""
+        """The tangents, part by part, and their Gram matrix's Cholesky factor, empty if unused."""
         needs_factor = self.combine == "projection" or self.tangents == "rademacher"
         for attempt in range(_REDRAWS):
             noise = "rademacher" if self.tangents == "rademacher" else "normal"
@@ -161,9 +164,11 @@ def _gram(sets: Sequence[Sequence[Tensor]]) -> Tensor:
     k = len(sets)
     gram = torch.zeros(k, k, dtype=torch.float64)
     for parts in zip(*sets, strict=True):
-        V = torch.stack([part.flatten() for part in parts])  # (k, size of the leaf)
-        wide = V if V.device.type == "mps" else V.double()
-        gram += (wide @ wide.T).cpu()
+        rows = [part.flatten().split(_AT_ONCE) for part in parts]
+        for pieces in zip(*rows, strict=True):
+            V = torch.stack(pieces)  # (k, at most _AT_ONCE): wide numbers that stay in the cache
+            V = V if V.device.type == "mps" else V.double()
+            gram += (V @ V.T).cpu()
     return gram
 
 
@@ -178,7 +183,10 @@ def _matrix(sets: Sequence[Sequence[Tensor]]) -> Tensor:
 def _shaped(V: Tensor, leaves: Sequence[Tensor]) -> list[list[Tensor]]:
     sizes = [leaf.numel() for leaf in leaves]
     return [
-        [part.view(leaf.shape).to(leaf) for part, leaf in zip(row.split(sizes), leaves, strict=True)]
+        [
+            part.view(leaf.shape).to(leaf)
+            for part, leaf in zip(row.split(sizes), leaves, strict=True)
+        ]
         for row in V
     ]
 
@@ -186,7 +194,8 @@ def _shaped(V: Tensor, leaves: Sequence[Tensor]) -> list[list[Tensor]]:
 def _orthonormal(V: Tensor) -> Tensor:
     """A uniform orthonormal set: QR with the signs of R's diagonal taken out (Mezzadri 2007)."""
     Q, R = torch.linalg.qr(V.T)
-    return (Q * R.diagonal().sign()).T
+    uniform: Tensor = (Q * R.diagonal().sign()).T
+    return uniform
 
 
 def _at_angle(V: Tensor, degrees: float) -> Tensor:
