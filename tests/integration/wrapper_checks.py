@@ -63,7 +63,15 @@ SWITCHES = {
 @check(*SWITCHES)
 def switches_change_nothing(rank: int, switch: str) -> None:
     """Every parameter is found from the output: gradients and maps are those without the switch."""
-    for name in ("backpropagation-default", "dfa-uniform", "fdfa-momentum", "fdfa-innovation"):
+    for name in (
+        "backpropagation-default",
+        "dfa-uniform",
+        "fdfa-momentum",
+        "fdfa-innovation",
+        "fg-w-normal",
+        "multi-tangent-projection",
+        "spsa-rademacher",
+    ):
         expected = _trained(BY_NAME[name], rank, dense())
         assert_close_to_rounding(
             _trained(BY_NAME[name], rank, dense(), **SWITCHES[switch]), expected
@@ -83,7 +91,7 @@ def unused_layer_changes_nothing(rank: int, switch: str) -> None:
         assert beside.unused.weight.grad is None or not beside.unused.weight.grad.any()
 
 
-@check("dfa-uniform", "fdfa-momentum", "fdfa-innovation", "fdfa-every-4")
+@check("dfa-uniform", "fdfa-momentum", "fdfa-innovation", "fdfa-every-4", "fg-w-normal")
 def no_sync_accumulates(rank: int, name: str) -> None:
     """Gradients are exchanged once, at the last micro-batch; maps learn at each, as ever."""
     found = []
@@ -104,7 +112,7 @@ def no_sync_accumulates(rank: int, name: str) -> None:
     assert_close_to_rounding(found[0], found[1])
 
 
-@check("dfa-uniform", "fdfa-momentum", "fdfa-adam")
+@check("dfa-uniform", "fdfa-momentum", "fdfa-adam", "fg-w-rademacher")
 def state_of_the_first_rank_resumes_on_all(rank: int, name: str) -> None:
     """As a run is saved: by rank 0 alone."""
     case = BY_NAME[name]
@@ -138,6 +146,18 @@ def one_rank_alone_may_evaluate(rank: int, name: str) -> None:
             learner.train()
         backward(wrapped, parts(step, (6, 6))[rank])
     same_on_all_ranks(snapshot(learner))
+
+
+@check()
+def each_rank_draws_its_own_direction(rank: int) -> None:
+    """On one and the same batch; the gradient is their mean."""
+    alone, learner = (BY_NAME["fg-w-normal"].wrap(dense()) for _ in range(2))
+    backward(alone, batch(0))
+    ours = gathered(gradients(alone))
+    assert (ours[0]["0.weight"] != ours[1]["0.weight"]).all()
+    backward(DistributedDataParallel(learner), batch(0))
+    mean = {name: (ours[0][name] + ours[1][name]) / 2 for name in ours[0]}
+    assert_close_to_rounding(gradients(learner), mean)
 
 
 @check()

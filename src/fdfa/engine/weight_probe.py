@@ -478,11 +478,12 @@ def _in_our_words(learner: WeightProbeEstimator) -> Iterator[None]:
         raise
     except (NotImplementedError, RuntimeError) as error:
         text = str(error)
+        said = text.partition("\n")[0].strip().rstrip(".")
         if learner.probe != "forward-ad" or not MISSING_DERIVATIVE.search(text):
             raise
         raise ProbeError(
             f"{innermost_module(learner.model, error)} has no forward derivative"
-            f" ({text.splitlines()[0].strip()}). Pass probe='finite-difference'."
+            f" ({said}). Pass probe='finite-difference'."
         ) from error
 
 
