@@ -90,7 +90,7 @@ def feedback_and_gradients_are_those_of_all_samples(rank: int, setting: str) -> 
     assert all(B.any() for B in maps)
 
 
-@check(*(name for name, case in BY_NAME.items() if case.info.probes))
+@check(*(name for name, case in BY_NAME.items() if case.info.learns))
 def ranks_draw_unlike_probes(rank: int, name: str) -> None:
     """Were they alike, two processes would see no more directions than one."""
     learner = BY_NAME[name].wrap(dense())
