@@ -60,7 +60,7 @@ class MethodInfo:
     chained: bool = False
     redrawn: bool = False
     by_difference: bool = False
-    steps_to_learn: int = 60
+    steps_to_learn: int = 90  # fixed random weights take their time
     excused: tuple[tuple[str, tuple[str, ...], str], ...] = ()
 
     def __repr__(self) -> str:
@@ -313,6 +313,8 @@ METHODS = (
             ErrorInput({"growth_control": 1}, ConfigError, "growth_control=1"),
             ErrorInput({"noise": "gauss"}, ConfigError, "unknown noise 'gauss'.*normal, radem"),
         ),
+    ),
+    MethodInfo(
         name="fg-w",
         cases=(
             ("normal", {}),

@@ -190,6 +190,8 @@ FEEDBACK_CASES = [
         lambda here: fdfa.wrap("fa", mlp().requires_grad_(False))(noise(6, 4)),
     ),
 ]
+
+
 class _Detached(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).detach()
