@@ -31,6 +31,7 @@ DFA = "tests/oracles/test_dfa.py"
 PROBES = "tests/engine/test_probes.py"
 RULES = "tests/engine/test_tangents.py"
 IN_MODELS = "tests/engine/test_tangents_in_models.py"
+EXCHANGED = "tests/oracles/test_feedback_weights.py"
 USER_CODE = "tests/engine/test_user_code.py"
 TAPS = "tests/engine/test_taps_auto.py"
 
@@ -293,5 +294,33 @@ FAULTS = (
         '"steps": self.steps',
         '"steps": 0',
         ("tests/contract/test_state.py::test_resume_repeats_the_rest_of_a_run",),
+    ),
+    Fault(
+        "a layer's own transpose carries the error",
+        "engine/feedback_weights.py",
+        "                return _Marked(self, weight, tensor)",
+        "                pass",
+        (f"{EXCHANGED}::test_three_layers_by_hand_over_several_steps",),
+    ),
+    Fault(
+        "signs without their scale",
+        "methods/sign_symmetric.py",
+        "weight.sign().mul_(math.sqrt(2 / sum(fans(weight))))",
+        "weight.sign()",
+        (f"{EXCHANGED}::test_uniform_signs_are_backpropagation_where_all_magnitudes_are_s",),
+    ),
+    Fault(
+        "Kolen-Pollack forgets nothing",
+        "methods/kolen_pollack.py",
+        "self.feedback[name] * (1 - self.decay)",
+        "self.feedback[name] * 1",
+        (f"{EXCHANGED}::test_kolen_pollack_is_the_papers_under_sgd",),
+    ),
+    Fault(
+        "growth control that does nothing",
+        "methods/weight_mirror.py",
+        "                turned *= B.norm() / turned.norm()",
+        "                pass",
+        (f"{EXCHANGED}::test_the_mirror_turns_to_the_weight",),
     ),
 )
