@@ -6,14 +6,25 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import pytest
 import torch
+from _pytest.mark import ParameterSet
 from torch import Tensor, nn
 
 import fdfa
 from fdfa.engine.estimator import Estimator
 from fdfa.errors import ConfigError
 
-__all__ = ["CASES", "METHODS", "Case", "ErrorInput", "MethodInfo"]
+__all__ = [
+    "CASES",
+    "FAST_CASES",
+    "METHODS",
+    "PARAMETERS",
+    "Case",
+    "ErrorInput",
+    "MethodInfo",
+    "marked",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -390,3 +401,18 @@ METHODS = (
 )
 
 CASES = tuple(Case(info, id, options) for info in METHODS for id, options in info.cases)
+
+# In the fast suite: every case of the methods that stand at the heart, the first of every other.
+_HEART = ("backpropagation", "dfa", "fdfa")
+FAST_CASES = tuple(
+    case for case in CASES if case.info.name in _HEART or case.id == case.info.cases[0][0]
+)
+
+
+def marked(case: Case, *marks: pytest.MarkDecorator) -> ParameterSet:
+    """A case as a parameter of a test: slow unless it belongs to the fast suite."""
+    slow = () if case in FAST_CASES else (pytest.mark.slow,)
+    return pytest.param(case, marks=(*marks, *slow))
+
+
+PARAMETERS = tuple(marked(case) for case in CASES)

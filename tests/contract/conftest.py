@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.methods import CASES, METHODS, Case
+from tests.methods import CASES, METHODS, Case, marked
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -28,4 +28,4 @@ def _excused(metafunc: pytest.Metafunc, case: Case) -> Any:
     """A clause that cannot hold for a rule must fail for it: no excuse outlives its reason."""
     reason = case.excuse(metafunc.function.__name__)
     marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True)]
-    return pytest.param(case, marks=marks)
+    return marked(case, *marks)

@@ -20,7 +20,7 @@ from tests.contract.steps import (
     snapshot,
 )
 from tests.integration.blockwise import feedback_after, gradients_of, network
-from tests.integration.parts import BY_NAME, EVEN, UNEVEN, parts, step_on
+from tests.integration.parts import BY_NAME, EVEN, FAST, UNEVEN, parts, step_on
 from tests.integration.ranks import RANKS, check, gathered, same_on_all_ranks
 
 TAUGHT = {
@@ -90,7 +90,7 @@ def feedback_and_gradients_are_those_of_all_samples(rank: int, setting: str) -> 
     assert all(B.any() for B in maps)
 
 
-@check(*(name for name, case in BY_NAME.items() if case.info.learns))
+@check(*(name for name in FAST if BY_NAME[name].info.learns and BY_NAME[name].info.probes))
 def ranks_draw_unlike_probes(rank: int, name: str) -> None:
     """Were they alike, two processes would see no more directions than one."""
     learner = BY_NAME[name].wrap(dense())
@@ -102,7 +102,7 @@ def ranks_draw_unlike_probes(rank: int, name: str) -> None:
         assert torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1].abs() < 0.6
 
 
-@check(*BY_NAME)
+@check(*FAST)
 def everything_stays_bit_equal_on_all_ranks(rank: int, name: str) -> None:
     """Weights, maps, their optimiser's state; with batch norm, dropout and uneven batches."""
     learner = BY_NAME[name].wrap(busy())

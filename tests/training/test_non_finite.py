@@ -32,7 +32,7 @@ from fdfa.training import (
     read_checkpoint,
     read_lines,
 )
-from tests.methods import CASES, Case
+from tests.methods import PARAMETERS, Case
 from tests.training.cuts import assert_same_bits, everything
 from tests.training.networks import busy, dense, pictures, points
 from tests.training.raw import copies
@@ -290,7 +290,7 @@ def test_to_look_for_it_moves_no_generator() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", PARAMETERS, ids=str)
 def test_it_stops_before_its_step(case: Case, bad: float) -> None:
     """Weights, feedback and optimiser are those after the step before."""
     calls = 0
@@ -337,7 +337,7 @@ def finite(checkpoint: Any) -> bool:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", PARAMETERS, ids=str)
 def test_the_last_good_checkpoint_stays(case: Case, steps: int, tmp_path: pathlib.Path) -> None:
     """Whether the next thing to happen is a checkpoint or a step."""
     callbacks = [

@@ -31,7 +31,7 @@ from fdfa.training import (
     capture,
     restore,
 )
-from tests.methods import CASES, Case
+from tests.methods import CASES, PARAMETERS, Case
 from tests.training.cuts import (
     Make,
     assert_resumes,
@@ -74,7 +74,7 @@ def dense_trainer(
     return make
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", PARAMETERS, ids=str)
 def test_cut_at_every_step(case: Case, tmp_path: pathlib.Path) -> None:
     """Adam, cosine with warm-up, patience; batch norm, dropout, augmentation; 4 left over."""
     make = busy_trainer(case, schedule="cosine", warmup_epochs=0.7, patience=2)
@@ -260,7 +260,7 @@ def test_every_case_with_wide_layers_on(threads: int, tmp_path: pathlib.Path) ->
     resumes_on(threads, [str(case) for case in CASES], tmp_path)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", PARAMETERS, ids=str)
 def test_the_order_of_the_entries_makes_no_difference(case: Case) -> None:
     """A file may give them in any: processes that order their buffers differently mix them up."""
     trainer = Trainer(case.wrap(busy(1)), SETTINGS)

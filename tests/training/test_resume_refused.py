@@ -26,7 +26,7 @@ from fdfa.training import (
     capture,
     restore,
 )
-from tests.methods import CASES, adam_on_maps
+from tests.methods import PARAMETERS, adam_on_maps
 from tests.training.networks import busy, dense, pictures, points
 
 # In the middle of the second epoch, with everything that a checkpoint can hold.
@@ -329,7 +329,7 @@ def test_a_state_of_the_model_that_is_no_tensor_is_refused_when_saved() -> None:
         capture(trainer)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", PARAMETERS, ids=str)
 def test_what_was_refused_changed_nothing(case: Any) -> None:
     """A trainer that could not be resumed may start anew, as if nothing had been tried."""
     keep = Keep(4)

@@ -24,7 +24,7 @@ from fdfa.training import (
     TrainingInterrupted,
     TrainingSettings,
 )
-from tests.methods import CASES, Case
+from tests.methods import PARAMETERS, Case
 from tests.training.cuts import assert_same_bits, everything, optimizer_tensors
 from tests.training.networks import dense, pictures, points
 from tests.training.raw import copies, train_by_hand
@@ -182,7 +182,7 @@ def test_each_schedule(method: str, name: str) -> None:
     assert_equals_by_hand(learner, twin, settings, optimizer, rates=factors)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", PARAMETERS, ids=str)
 @pytest.mark.parametrize(
     ("fields", "by_hand"),
     [
@@ -263,7 +263,7 @@ def test_two_groups_keep_their_own_rates() -> None:
     assert listener.steps[0].learning_rate == 0.1
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", PARAMETERS, ids=str)
 def test_frozen_layers_stay_what_they_are(case: Case) -> None:
     model, twin = dense(), dense()
     for each in (model, twin):

@@ -56,8 +56,8 @@ class Method:
         weight_transport_free: no feedback path reads a forward weight.
         backward_pass_free: no error travels backwards through the network.
         probes: it perturbs the forward pass.
-        extra_state: what it keeps beside the weights; K outputs, n_l units of tap l, m_l inputs of
-            layer l.
+        extra_state: numbers kept beside the weights, for each tap or layer l; K outputs, n_l units,
+            m_l inputs.
         products: matrix products a layer and step, a forward pass counting one; s is the share of
             steps that probe, k the number of tangents.
     """
@@ -98,7 +98,7 @@ _REGISTRY = (
         weight_transport_free=True,
         backward_pass_free=True,
         probes=False,
-        extra_state="K n_l a tap",
+        extra_state="K n_l",
         products="2",
     ),
     Method(
@@ -109,7 +109,7 @@ _REGISTRY = (
         weight_transport_free=True,
         backward_pass_free=True,
         probes=True,
-        extra_state="K n_l a tap",
+        extra_state="K n_l",
         products="2 + s",
     ),
     Method(
@@ -120,7 +120,7 @@ _REGISTRY = (
         weight_transport_free=True,
         backward_pass_free=False,
         probes=False,
-        extra_state="n_l m_l a layer",
+        extra_state="n_l m_l",
         products="3",
     ),
     Method(
@@ -153,7 +153,7 @@ _REGISTRY = (
         weight_transport_free=False,
         backward_pass_free=False,
         probes=False,
-        extra_state="n_l m_l a layer",
+        extra_state="n_l m_l",
         products="3",
     ),
     Method(
@@ -164,7 +164,7 @@ _REGISTRY = (
         weight_transport_free=True,
         backward_pass_free=False,
         probes=False,
-        extra_state="n_l m_l a layer",
+        extra_state="n_l m_l",
         products="3",
     ),
     Method(
@@ -175,7 +175,7 @@ _REGISTRY = (
         weight_transport_free=True,
         backward_pass_free=False,
         probes=False,
-        extra_state="n_l m_l a layer",
+        extra_state="n_l m_l",
         products="3 + 2 s",
     ),
     Method(

@@ -25,6 +25,7 @@ def methods_report() -> RenderableType:
     table = plain_table(
         "method", "backward pass", "weight transport", "probes", "extra state", "cost"
     )
+    table.columns[0].no_wrap = True
     for column in table.columns[1:4]:
         column.justify = "center"
     sentences = Table.grid(padding=(0, 2))
@@ -41,7 +42,8 @@ def methods_report() -> RenderableType:
         )
         sentences.add_row(method.name, f"{method.summary} ({method.source})")
     legend = (
-        "Extra state: numbers kept beside the weights, for K outputs and n_l units of tap l. Cost: "
+        "Extra state: numbers kept beside the weights for each tap or layer l of n_l units and m_l "
+        "inputs, and K outputs. Cost: "
         "matrix products a layer and step, the forward pass counting one; s is the share of steps "
         "that probe. Options: fdfa methods --json."
     )
