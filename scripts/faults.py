@@ -60,8 +60,8 @@ FAULTS = (
     Fault(
         "credit from the map after its lesson",
         "engine/credit.py",
-        "        ctx.arrival.take(e)\n",
-        "        ctx.arrival.take(e)\n        ctx.arrival._finish()\n",
+        "        payer = ctx.arrival.take(e)\n",
+        "        payer = ctx.arrival.take(e)\n        ctx.arrival._finish()\n",
         (f"{FIRST_STEP}::test_credit_uses_the_map_from_before_the_step",),
     ),
     Fault(
@@ -102,8 +102,8 @@ FAULTS = (
     Fault(
         "innovation adds what the maps foretell",
         "engine/lessons.py",
-        "feedback[tap].weight.T, alpha=-1)",
-        "feedback[tap].weight.T, alpha=1)",
+        "feedback[tap].weight.T, alpha=-share)",
+        "feedback[tap].weight.T, alpha=share)",
         (f"{LEARNING}::test_innovation_is_stable_up_to_the_bound_only",),
     ),
     Fault(
@@ -137,7 +137,7 @@ FAULTS = (
     Fault(
         "a lesson in autocast's precision",
         "engine/tapped.py",
-        "with torch.autocast(lesson.derivative.device.type, enabled=False):",
+        "with _without_autocast(e):\n                self.teach(lesson)",
         "if True:",
         (f"{FIRST_STEP}::test_autocast_leaves_the_map_and_its_lesson_in_float32",),
     ),

@@ -50,6 +50,10 @@ class MethodInfo:
         taught_once: options under which only the very first step (or none) changes its own state.
         draws: each lesson that its own state learns is drawn at random.
         chained: its error travels backwards from layer to layer, so it may enter anywhere.
+        varying: ids of the cases in which the gradients of a pass depend on its number: through a
+            probe of its own, or because some steps follow another rule.
+        error_teaches: ids of the cases in which the output error changes the method's own state.
+        seedless: ids of the cases in which nothing is drawn, though others of the method draw.
         error_inputs: what its constructor must refuse.
         redrawn: its gradient itself is random: held still, a learner's steps are not counted, so
             that each draws the same.
@@ -73,6 +77,9 @@ class MethodInfo:
     by_difference: bool = False
     steps_to_learn: int = 90  # fixed random weights take their time
     excused: tuple[tuple[str, tuple[str, ...], str], ...] = ()
+    varying: tuple[str, ...] = ()
+    error_teaches: tuple[str, ...] = ()
+    seedless: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Short, so that a failure's report stays readable."""
@@ -90,6 +97,26 @@ class Case:
     def __repr__(self) -> str:
         """Short, so that a failure's report stays readable."""
         return f"{self.info.name}-{self.id}"
+
+    @property
+    def varying(self) -> bool:
+        """Whether two passes over one batch give different gradients, its own state held still."""
+        return self.id in self.info.varying
+
+    @property
+    def error_teaches(self) -> bool:
+        """Whether the output error changes its own state."""
+        return self.id in self.info.error_teaches
+
+    @property
+    def batch_teaches(self) -> bool:
+        """Whether its own state learns from the batch alone, without noise."""
+        return self.error_teaches and not self.info.probes
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether its own seed matters."""
+        return self.info.stochastic and self.id not in self.info.seedless
 
     def wrap(self, model: nn.Module, **more: Any) -> Estimator:
         """The estimator; it has seed 7 unless ``more`` says otherwise."""
@@ -208,7 +235,10 @@ METHODS = (
             ("every-4", {"feedback_rate": 0.3, "probe_every": 4}),
             ("finite-difference", {"feedback_rate": 0.3, "probe": "finite-difference"}),
             ("depth-2", {"feedback_rate": 0.3, "depth": 2}),
+            ("unbiased", {"feedback_rate": 0.3, "credit": "unbiased"}),
+            ("half-trusted", {"feedback_rate": 0.3, "credit": "unbiased", "coefficient": 0.5}),
         ),
+        varying=("unbiased", "half-trusted"),
         exact=False,
         stochastic=True,
         probes=True,
@@ -227,7 +257,108 @@ METHODS = (
             ErrorInput({"probe_every": 2.5}, ConfigError, r"probe_every=2\.5"),
             ErrorInput({"difference_step": 0.0}, ConfigError, r"difference_step=0\.0"),
             ErrorInput({"difference_step": float("inf")}, ConfigError, "difference_step=inf"),
+            ErrorInput({"credit": "unbiassed"}, ConfigError, "Did you mean 'unbiased'"),
+            ErrorInput({"coefficient": 1.5}, ConfigError, r"coefficient=1\.5.*\[0, 1\]"),
+            ErrorInput({"coefficient": "runing"}, ConfigError, "coefficient='runing'"),
         ),
+    ),
+    MethodInfo(
+        name="fdfa-cv",
+        cases=(
+            ("running", {"feedback_rate": 0.3}),
+            ("innovation", {"feedback_rate": 0.2, "feedback_update": "innovation"}),
+            ("finite-difference", {"feedback_rate": 0.3, "probe": "finite-difference"}),
+            ("every-4", {"feedback_rate": 0.3, "probe_every": 4, "noise": "rademacher"}),
+        ),
+        exact=False,
+        stochastic=True,
+        probes=True,
+        learns=True,
+        taught_once={"probe_every": 10**6},
+        draws=True,
+        error_inputs=_TAPPED,
+        varying=("running", "innovation", "finite-difference", "every-4"),
+        error_teaches=("running", "innovation", "finite-difference", "every-4"),
+    ),
+    MethodInfo(
+        name="fg-a",
+        cases=(
+            ("normal", {}),
+            ("rademacher", {"noise": "rademacher"}),
+            ("masked", {"mask_inactive": True}),
+            ("finite-difference", {"probe": "finite-difference"}),
+            ("masked-difference", {"probe": "finite-difference", "mask_inactive": True}),
+            ("depth-2", {"depth": 2}),
+        ),
+        exact=False,
+        stochastic=True,
+        probes=True,
+        learns=False,
+        taught_once={},
+        error_inputs=(
+            *_TAPPED,
+            ErrorInput({"noise": "gauss"}, ConfigError, "unknown noise 'gauss'.*normal, radem"),
+            ErrorInput({"probe": "forward"}, ConfigError, "Did you mean 'forward-ad'"),
+            ErrorInput({"difference_step": 0.0}, ConfigError, r"difference_step=0\.0"),
+        ),
+        varying=(
+            "normal",
+            "rademacher",
+            "masked",
+            "finite-difference",
+            "masked-difference",
+            "depth-2",
+        ),
+    ),
+    MethodInfo(
+        name="dkp",
+        cases=(
+            ("adam", {"feedback_rate": 0.05}),
+            ("sgd", {"feedback_rate": 0.3, "feedback_update": "sgd", "decay": 0.1}),
+            ("own-optimizer", {"feedback_update": adam_on_maps}),
+            ("uniform", {"feedback_rate": 0.05, "start": "uniform"}),
+        ),
+        exact=False,
+        stochastic=True,
+        probes=False,
+        learns=True,
+        # a step too small for any bit of a map that starts at random
+        taught_once={"feedback_update": "sgd", "feedback_rate": 1e-300, "start": "uniform"},
+        error_inputs=(
+            *_TAPPED,
+            ErrorInput({"feedback_rate": 0.0}, ConfigError, r"feedback_rate=0\.0.*positive"),
+            ErrorInput({"decay": -1.0}, ConfigError, r"decay=-1\.0"),
+            ErrorInput({"feedback_update": "adams"}, ConfigError, "Did you mean 'adam'"),
+            ErrorInput({"start": "kaiming"}, ConfigError, "unknown start 'kaiming'.*'kaiming-uni"),
+        ),
+        error_teaches=("adam", "sgd", "own-optimizer", "uniform"),
+        seedless=("adam", "sgd", "own-optimizer"),
+    ),
+    MethodInfo(
+        name="grape",
+        cases=(
+            ("default", {}),
+            ("rademacher", {"noise": "rademacher"}),
+            ("every-4", {"probe_every": 4}),
+            ("finite-difference", {"probe": "finite-difference"}),
+            ("exact-3", {"exact_every": 3}),
+        ),
+        exact=False,
+        stochastic=True,
+        probes=True,
+        learns=True,
+        taught_once={"probe_every": 10**6},
+        draws=True,
+        error_inputs=(
+            *_TAPPED,
+            ErrorInput({"feedback_rate": 0.0}, ConfigError, r"feedback_rate=0\.0.*positive"),
+            ErrorInput({"exact_every": 0}, ConfigError, "exact_every=0"),
+            ErrorInput({"exact_every": 2.0}, ConfigError, r"exact_every=2\.0"),
+            ErrorInput({"start": "kaiming"}, ConfigError, "unknown start 'kaiming'.*'kaiming-uni"),
+            ErrorInput({"noise": "gauss"}, ConfigError, "unknown noise 'gauss'.*normal, radem"),
+            ErrorInput({"probe_every": 0}, ConfigError, "probe_every=0"),
+        ),
+        varying=("exact-3",),
     ),
     MethodInfo(
         name="fa",

@@ -42,7 +42,8 @@ def test_loss_that_is_not_finite(case: Case, value: float) -> None:
     backward(twin, (x, target))
     assert not any(gradient.isfinite().all() for gradient in gradients(learner).values())
     assert _all_finite(own_state(learner))
-    assert_same_bits(own_state(learner), own_state(twin))
+    if not case.error_teaches:
+        assert_same_bits(own_state(learner), own_state(twin))
 
 
 def test_loss_that_is_nan_in_the_first_step(case: Case) -> None:
@@ -72,8 +73,10 @@ def test_input_that_is_not_finite(case: Case, value: float, steps: int) -> None:
     if value is NAN or not (case.info.redrawn and case.by_difference):
         assert not _all_finite(gradients(learner))
     assert _all_finite(own_state(learner))
-    if before and value is NAN and (case.info.probes or not case.info.learns):
-        assert_same_bits(own_state(learner), before)
+    taught_by_the_pass = case.info.probes or case.batch_teaches or not case.info.learns
+    if before and value is NAN and taught_by_the_pass:
+        after = own_state(learner)  # the first step adds maps
+        assert_same_bits({key: after[key] for key in before}, before)
     learner.zero_grad()
     for number in range(5):
         found = fresh_gradients(learner, batch(number))
@@ -123,7 +126,10 @@ def test_frozen_feedback_and_nan_micro_batch(case: Case) -> None:
     x, target = batch(1)
     (cross_entropy(learner(x), target) * NAN).backward()
     backward(twin, (x, target))
-    assert_same_bits(fresh_gradients(learner, batch(2)), fresh_gradients(twin, batch(2)))
+    after, expected = fresh_gradients(learner, batch(2)), fresh_gradients(twin, batch(2))
+    assert _all_finite(after)
+    if not case.error_teaches:
+        assert_same_bits(after, expected)
 
 
 @pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")

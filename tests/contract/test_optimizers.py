@@ -115,6 +115,7 @@ def test_loss_falls(case: Case) -> None:
         losses.append(loss.item())
         return loss.detach()
 
-    for _ in range(case.info.steps_to_learn):
+    # noise takes its time
+    for _ in range(max(case.info.steps_to_learn, 400 if case.varying else 0)):
         optimizer.step(closure)
     assert losses[-1] < 0.5 * losses[0]

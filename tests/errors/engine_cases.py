@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from fdfa.diagnostics import alignment
 from fdfa.errors import (
     CheckpointError,
     ConfigError,
+    FDFAError,
     ProbeError,
     UnsupportedModelError,
 )
@@ -207,8 +209,38 @@ def _dependent(here: Here) -> None:
     learner(noise(6, 4))
 
 
+def _freed_perturbations(here: Here) -> None:
+    y = fdfa.wrap("fg-a", mlp())(noise(6, 4))
+    y.sum().backward()
+    y.sum().backward()
+
+
+def _running(state_of: bool, here: Here) -> None:
+    """A state with a running coefficient, or a learner with one: not both."""
+    learners = [fdfa.FDFA(mlp()), fdfa.wrap("fdfa-cv", mlp())]
+    learners[1 - state_of].load_state_dict(learners[state_of].state_dict())
+
+
+def _coefficient_of_another_shape(here: Here) -> None:
+    learner = fdfa.wrap("fdfa-cv", mlp())
+    learner.load_state_dict({**learner.state_dict(), "coefficient.moments": torch.zeros(3)})
+
+
 ENGINE_CASES = [
     *FEEDBACK_CASES,
+    Case("perturbations that a backward pass freed", FDFAError, _freed_perturbations),
+    Case("a coefficient too much", CheckpointError, functools.partial(_running, True)),
+    Case("a coefficient too little", CheckpointError, functools.partial(_running, False)),
+    Case("a coefficient of another shape", CheckpointError, _coefficient_of_another_shape),
+    _option("fdfa", credit="unbiassed"),
+    _option("fdfa", coefficient=2.0),
+    _option("dkp", feedback_rate=0.0),
+    _option("dkp", decay=-1.0),
+    _option("dkp", feedback_update="adams"),
+    _option("dkp", start="kaiming"),
+    _option("grape", feedback_rate=0.0),
+    _option("grape", exact_every=0),
+    _option("grape", start="kaiming"),
     Case("an error without a problem", ValueError, lambda here: UnsupportedModelError([])),
     Case(
         "a learner in a learner",

@@ -95,6 +95,14 @@ def ranks_draw_unlike_probes(rank: int, name: str) -> None:
     """Were they alike, two processes would see no more directions than one."""
     learner = BY_NAME[name].wrap(dense())
     heard = _spied(learner)
+    if not BY_NAME[name].info.learns:  # nothing is taught: its credits hear of the probe
+        credits = learner.credits
+
+        def listening(e: Tensor, lesson: Any) -> Any:
+            heard.append([p.clone() for p in lesson.perturbations])
+            return credits(e, lesson)
+
+        learner.credits = listening
     backward(DistributedDataParallel(learner), batch(0))
     first, second = gathered(heard[0])
     for ours, theirs in zip(first, second, strict=True):

@@ -16,32 +16,39 @@ from torch.autograd.function import once_differentiable
 
 from fdfa.errors import FDFAError
 
-__all__ = ["join_credit", "seal"]
+__all__ = ["Payer", "join_credit", "seal"]
 
 # Bytes. Larger credits, all at once, would stand in memory beside all activations; so each is
 # worked out when its block is about to run. For smaller ones that would cost more than it saves.
 _AT_ONCE = 2**20
+
+Payer = Callable[[int], Tensor]
 
 
 def join_credit(
     y: Tensor,
     taps: Sequence[Tensor],
     *,
-    credit: Callable[[int, Tensor], Tensor],
-    learn: Callable[[], None] | None = None,
+    credits: Callable[[Tensor], Payer],
+    learn: Callable[[Tensor], None] | None = None,
+    once: bool = False,
 ) -> Tensor:
     """The output y, joined to the taps so that its error reaches every block at once.
 
     Args:
         y: the model's output (N, K, ...).
         taps: the tapped activations.
-        credit: from a tap's number and e, of y's shape, to g, of the tap's shape and dtype.
-        learn: called once for this pass, when its first backward pass has run through all blocks.
+        credits: from e, of y's shape, to what gives each tap, by number, its credit g, of the tap's
+            shape and dtype.
+        learn: called with e once for this pass, when its first backward pass has run through all
+            blocks.
+        once: whether ``credits`` holds large tensors, to be freed as autograd frees what it saved:
+            by a backward pass without ``retain_graph``.
 
     Returns:
         A tensor equal to y.
     """
-    arrival = _Arrival(credit, learn)
+    arrival = _Arrival(credits, learn, once)
     if sum(tap.nbytes for tap in taps) > _AT_ONCE:
         arrival.one_by_one = True
         for number, tap in enumerate(taps):
@@ -57,30 +64,45 @@ class _Arrival:
     """The output error of one pass, from its arrival until the last block has run."""
 
     def __init__(
-        self, credit: Callable[[int, Tensor], Tensor], learn: Callable[[], None] | None
+        self,
+        credits: Callable[[Tensor], Payer],
+        learn: Callable[[Tensor], None] | None,
+        once: bool,
     ) -> None:
-        self.credit = credit
         self.one_by_one = False
+        self._credits: Callable[[Tensor], Payer] | None = credits
         self._learn = learn
+        self._once = once
         self._error: Tensor | None = None
+        self._payer: Payer | None = None
 
-    def take(self, error: Tensor) -> None:
+    def take(self, error: Tensor) -> Payer:
+        if self._credits is None:
+            raise FDFAError(
+                "a second backward pass arrived at a forward pass whose perturbations the first one"
+                " freed. Pass retain_graph=True to the first, or run the model again."
+            )
+        payer = self._credits(error)
+        # no public name (torch 2.13); autograd frees what it saved under the same condition
+        if self._once and not torch._C._autograd._get_current_graph_task_keep_graph():
+            self._credits = None
         if self.one_by_one:
+            self._payer = payer
+        if self.one_by_one or self._learn is not None:
             self._error = error
-        elif self._learn is None:
-            return
-        # not now: the credits are to come from the maps as they were before this pass
-        torch.autograd.Variable._execution_engine.queue_callback(self._finish)
+            # not now: the credits are to come from the maps as they were before this pass
+            torch.autograd.Variable._execution_engine.queue_callback(self._finish)
+        return payer
 
     def pay(self, number: int, placeholder: Tensor) -> Tensor:
-        return placeholder if self._error is None else self.credit(number, self._error)
+        return placeholder if self._payer is None else self._payer(number)
 
     @torch.no_grad()
     def _finish(self) -> None:
-        self._error = None
+        error, self._error, self._payer = self._error, None, None
         learn, self._learn = self._learn, None
-        if learn is not None:
-            learn()
+        if learn is not None and error is not None:
+            learn(error)
 
 
 class _Credit(torch.autograd.Function):
@@ -98,9 +120,9 @@ class _Credit(torch.autograd.Function):
     def backward(ctx: Any, e: Tensor | None) -> Any:
         if e is None:
             return (None,) * (2 + ctx.taps)
-        ctx.arrival.take(e)
+        payer = ctx.arrival.take(e)
         if not ctx.arrival.one_by_one:
-            return (None, e, *(ctx.arrival.credit(i, e) for i in range(ctx.taps)))
+            return (None, e, *map(payer, range(ctx.taps)))
         places = [
             torch.zeros((), dtype=dtype, device=device).expand(shape)  # a place, no memory
             for shape, dtype, device in ctx.like

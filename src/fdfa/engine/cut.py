@@ -42,6 +42,7 @@ class CutPass:
         nodes: how many autograd nodes the pass made.
         derivative: directional derivative of the output along all perturbations at once, of the
             output's shape; None without a probe.
+        noises: the perturbations as they were added, one a tap.
     """
 
     returned: Any
@@ -49,6 +50,7 @@ class CutPass:
     taps: list[Tensor]
     nodes: int
     derivative: Tensor | None
+    noises: Sequence[Tensor] = ()
 
 
 class CutModel:
@@ -83,6 +85,7 @@ class CutModel:
             self._at_taps = AtTaps(model, plan, self._cut)
         self._taps: list[Tensor] = []
         self._noises: dict[str, Tensor] = {}
+        self._active_only = False
         self._forward = self._forward_with_tangents if probing else self._plain_forward
         if compile_options is not None:
             forward = self._traced_forward if probing else self._plain_forward
@@ -93,6 +96,7 @@ class CutModel:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         noises: Sequence[Tensor] = (),
+        active_only: bool = False,
     ) -> CutPass:
         """Run the model once.
 
@@ -100,6 +104,7 @@ class CutModel:
             args: positional arguments of the model.
             kwargs: keyword arguments of the model.
             noises: when probing, one perturbation a tap, added to the tangent there.
+            active_only: add none where the tapped tensor is zero.
 
         Returns:
             The pass.
@@ -110,6 +115,7 @@ class CutModel:
         self._noises = {
             tap.name: noise for tap, noise in zip(self._plan.taps, noises, strict=False)
         }
+        self._active_only = active_only
         first = torch._C._autograd._get_sequence_nr()
         try:
             with self._at_taps:
@@ -121,7 +127,7 @@ class CutModel:
                 else:
                     returned, y, d = self._forward(args, kwargs)
             nodes = torch._C._autograd._get_sequence_nr() - first
-            return CutPass(returned, y, self._taps, nodes, d)
+            return CutPass(returned, y, self._taps, nodes, d, list(self._noises.values()))
         finally:
             self._taps, self._noises = [], {}
 
@@ -152,6 +158,8 @@ class CutModel:
         if self._plan.chain:
             self._carrier.reenter()
         p = self._noises[tap.name]
+        if self._active_only:
+            p = self._noises[tap.name] = p * (primal.detach() != 0)
         if tangent is not None:
             p = tangent + p
         elif not plain:  # what others get to see they may write into

@@ -115,11 +115,18 @@ class Estimator(nn.Module, abc.ABC):
         Returns:
             Its number; a pass that ``checkpoint(learner)`` runs again for backward keeps its own.
         """
+        step = self.coming_step()
+        self.steps = step + 1
+        return step
+
+    def coming_step(self) -> int:
+        """The number that :meth:`take_step` would give a forward pass made now.
+
+        Returns:
+            The number.
+        """
         in_backward = torch._C._current_graph_task_id() != -1
-        if in_backward and checkpoint_region() is not None:
-            return self.steps - 1
-        self.steps += 1
-        return self.steps - 1
+        return self.steps - 1 if in_backward and checkpoint_region() is not None else self.steps
 
     def get_extra_state(self) -> Tensor:
         """Method, seed and step counter as JSON bytes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ __all__ = [
     "FeedbackMaps",
     "FeedbackOptimizer",
     "Start",
+    "WideBuffers",
     "in_bytes",
 ]
 
@@ -24,7 +25,27 @@ Start = Literal["zero", "kaiming-uniform", "uniform"]
 FeedbackOptimizer = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 
 
-class DirectFeedbackMap(nn.Module):
+class WideBuffers(nn.Module):
+    """Buffers that ``.half()`` and ``.bfloat16()`` leave as wide as they are.
+
+    They convert the model, not what a method has learned.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        kept = dict(self._buffers)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for key, before in kept.items():
+            now = self._buffers[key]
+            if (
+                before is not None
+                and now is not None
+                and now.dtype.itemsize < 4 <= before.dtype.itemsize
+            ):
+                self._buffers[key] = before.to(now.device)
+        return self
+
+
+class DirectFeedbackMap(WideBuffers):
     """Carries the output error straight to one tap: ``g = e B``.
 
     Args:
@@ -117,20 +138,6 @@ class DirectFeedbackMap(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_optimizer": None}
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DirectFeedbackMap:
-        kept = dict(self._buffers)
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for key, before in kept.items():
-            now = self._buffers[key]
-            # .half() and .bfloat16() convert the model, not what the feedback has learned
-            if (
-                before is not None
-                and now is not None
-                and now.dtype.itemsize < 4 <= before.dtype.itemsize
-            ):
-                self._buffers[key] = before.to(now.device)
-        return self
 
 
 class FeedbackMaps(nn.Module):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fdfa.engine.credit import join_credit
+from fdfa.engine.credit import Payer, join_credit
 from fdfa.engine.distributed import agreed
 from fdfa.engine.estimator import Estimator
 from fdfa.engine.outputs import map_tensors, output_tensor
@@ -261,12 +261,12 @@ class FeedbackWeightEstimator(Estimator):
             return returned
         weights = swap.values
 
-        def learn() -> None:
+        def learn(_error: Tensor) -> None:
             with torch.autocast(y_device, enabled=False):
                 self.teach(uses, weights, step)
 
         y_device = y.device.type
-        joined = join_credit(y, (), credit=_no_credit, learn=learn)
+        joined = join_credit(y, (), credits=_no_credits, learn=learn)
         return map_tensors(returned, lambda tensor: joined if tensor is y else tensor)
 
     def _uses_of(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> WeightUses:
@@ -489,7 +489,11 @@ class _Copies(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return returned
 
 
-def _no_credit(number: int, e: Tensor) -> Tensor:
+def _no_credits(_error: Tensor) -> Payer:
+    return _no_credit
+
+
+def _no_credit(number: int) -> Tensor:
     raise RuntimeError("there is no tap; this is a fault of fdfa, please report it")
 
 

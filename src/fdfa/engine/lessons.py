@@ -1,6 +1,6 @@
-"""What one probe teaches.
+"""What one forward pass teaches.
 
-The correlation of the output's derivative with each tap's perturbation.
+From a probe, the correlation of the output's derivative with each tap's perturbation.
 """
 
 from __future__ import annotations
@@ -22,17 +22,40 @@ __all__ = ["Lesson", "correlations"]
 
 @dataclasses.dataclass
 class Lesson:
-    """A probe's result, kept until the output error has arrived.
+    """What a forward pass leaves to its method, kept until the output error has arrived.
+
+    Samples and components are flattened.
 
     Attributes:
         taps: of the pass.
-        derivative: d (N, K), samples and components flattened.
-        perturbations: p_l (N, |h_l|), one a tap.
+        derivative: d (N, K); None where the pass did not probe.
+        perturbations: p_l (N, |h_l|), one a tap, where it probed.
+        activations: h_l (N, |h_l|), one a tap, for a method that asks for them.
+        error: e (N, K), when it has arrived.
     """
 
     taps: Sequence[Tap]
-    derivative: Tensor
-    perturbations: Sequence[Tensor]
+    derivative: Tensor | None = None
+    perturbations: Sequence[Tensor] = ()
+    activations: Sequence[Tensor] = ()
+    error: Tensor | None = None
+
+    def unforeseen(self, feedback: FeedbackMaps, share: float = 1.0) -> Tensor | None:
+        """``d - share sum_m p_m B_m^T`` (N, K): what the maps did not foresee of the derivative.
+
+        Args:
+            feedback: the maps.
+            share: how far they are trusted.
+
+        Returns:
+            A new tensor; None where the pass did not probe.
+        """
+        if self.derivative is None:
+            return None
+        rest = self.derivative.clone()
+        for tap, p in zip(self.taps, self.perturbations, strict=True):
+            rest.addmm_(p, feedback[tap].weight.T, alpha=-share)
+        return rest
 
 
 def correlations(
@@ -52,11 +75,9 @@ def correlations(
     Yields:
         The tap and its mean correlation.
     """
-    d = lesson.derivative
-    if innovation:
-        d = d.clone()
-        for tap, p in zip(lesson.taps, lesson.perturbations, strict=True):
-            d.addmm_(p, feedback[tap].weight.T, alpha=-1)
+    d = lesson.unforeseen(feedback) if innovation else lesson.derivative
+    if d is None:
+        return
     samples = d.shape[0]
     if not math.isfinite(d.sum().item()):
         d, samples = torch.zeros_like(d), 0

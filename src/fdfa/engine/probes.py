@@ -30,6 +30,7 @@ class Probe:
             what has no forward derivative.
         every: probe one learning step in this many; the first one probes.
         difference_step: length of the finite difference; None takes 1e-3, or 1e-5 in float64.
+        active_only: units at zero are not perturbed.
 
     Raises:
         ConfigError: if a value is not among those listed.
@@ -43,6 +44,7 @@ class Probe:
     derivative: Literal["forward-ad", "finite-difference"] = "forward-ad"
     every: int = 1
     difference_step: float | None = None
+    active_only: bool = False
 
     def __post_init__(self) -> None:
         """Check every value."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fdfa.engine.credit import join_credit, seal
+from fdfa.engine.credit import Payer, join_credit, seal
 from fdfa.engine.cut import CutModels, CutPass
 from fdfa.engine.differences import central_difference
 from fdfa.engine.distributed import agreed, process_rank
@@ -29,7 +30,7 @@ from fdfa.engine.structure import (
     refuse_compiled,
     signature,
 )
-from fdfa.engine.taps import TapPlan, plan_taps
+from fdfa.engine.taps import Tap, TapPlan, plan_taps
 from fdfa.errors import ConfigError
 
 __all__ = ["TappedEstimator"]
@@ -40,9 +41,10 @@ _CUTS_KEPT = 256
 class TappedEstimator(Estimator):
     """Cuts the forward pass at taps.
 
-    The output error then reaches every block through one feedback map a tap.
+    The output error then reaches every block at once, by default through one feedback map a tap.
 
-    A method says how its maps start, how it probes, and in :meth:`teach` what a probe teaches them.
+    A method says how its maps start, how it probes, in :meth:`credits` how a tap gets its credit,
+    and in :meth:`teach` what a pass teaches the maps.
 
     Args:
         model: any module.
@@ -54,11 +56,15 @@ class TappedEstimator(Estimator):
         output: which entry of the model's return value is the output.
         seed: of the method's own random numbers.
         feedback_size_limit: bytes; a larger map is refused before it is allocated.
-        start: how feedback maps start.
+        start: how feedback maps start; None for a method without any.
         probe: how the method probes; None if it never does.
 
     Attributes:
         feedback: the maps, one a tap, made on the first forward pass.
+        probed_credit: whether :meth:`credits` needs the probe of its pass. Such a learner probes
+            when it stands alone, too.
+        keeps_activations: whether :meth:`teach` needs the tapped activations. Such a method learns
+            at every step, with a probe or without.
 
     Raises:
         ConfigError: if an option is out of range.
@@ -73,8 +79,8 @@ class TappedEstimator(Estimator):
         sample_dims: int,
         output: str | int | None,
         seed: int | None,
-        feedback_size_limit: int,
-        start: Start,
+        feedback_size_limit: int = 4 * 2**30,
+        start: Start | None,
         probe: Probe | None = None,
     ) -> None:
         super().__init__(model, output=output, seed=seed)
@@ -94,16 +100,38 @@ class TappedEstimator(Estimator):
         self.depth = depth
         self.sample_dims = sample_dims
         self.probe = probe
-        self.feedback = FeedbackMaps(start=start, size_limit=feedback_size_limit)
+        self.feedback = FeedbackMaps(start=start or "zero", size_limit=feedback_size_limit)
+        self._mapped = start is not None
         self._cuts: dict[Any, CutModels] = {}
         self._seed_agreed = False
         self._compile_options: dict[str, Any] | None = None
 
-    def teach(self, lesson: Lesson) -> None:
-        """Let the feedback maps learn from a probe, once, after its pass has given its credits.
+    probed_credit = False
+    keeps_activations = False
+
+    def credits(self, e: Tensor, lesson: Lesson) -> Payer:
+        """How the taps of one pass get their credit, asked for once the output error is there.
+
+        What all credits share is worked out here; each credit when it is called for, perhaps just
+        before its block runs.
 
         Args:
-            lesson: what the probe measured.
+            e: the output error (N, K).
+            lesson: of the pass; with its probe where ``probed_credit`` is set and the pass probed.
+
+        Returns:
+            From a tap's number to g_l (N, |h_l|). By default ``e B_l``.
+        """
+        feedback, taps = self.feedback, lesson.taps
+        return lambda number: feedback[taps[number]].forward(e)
+
+    def teach(self, lesson: Lesson) -> None:
+        """Let the feedback maps learn from a pass, once, after it has given its credits.
+
+        Called where the pass probed, or kept its activations.
+
+        Args:
+            lesson: what the pass left, and the output error.
         """
 
     def plan(self, *args: Any, **kwargs: Any) -> TapPlan:
@@ -144,8 +172,10 @@ class TappedEstimator(Estimator):
         """
         cut, step = self._cut(args, kwargs), self.take_step()
         plan, probe = cut.plan, self.probe
-        due = probe is not None and probe.due(step) and bool(plan.taps) and not self.alone
-        noises, derivative = None, None
+        due = probe is not None and probe.due(step) and bool(plan.taps)
+        due = due and (self.probed_credit or not self.alone)
+        noises: Sequence[Tensor] | None = None
+        derivative = None
         if probe is not None and plan.taps and (due or checkpoint_region() is not None):
             # what a checkpoint runs again must save what this pass saves: probe in both, or neither
             noises = self._perturbations(probe, plan, step)
@@ -158,19 +188,24 @@ class TappedEstimator(Estimator):
                 find_output=self._output_of,
                 noises=noises,
                 step=probe.difference_step,
+                active_only=probe.active_only,
             )
             run = cut.next(probing=False).run(args, kwargs)
+        elif noises is not None and probe is not None:
+            run = cut.next(probing=True).run(args, kwargs, noises, probe.active_only)
+            derivative, noises = run.derivative, run.noises
         else:
-            run = cut.next(probing=noises is not None).run(args, kwargs, noises or ())
-            derivative = run.derivative
+            run = cut.next(probing=False).run(args, kwargs)
         if not plan.taps:
             return run.returned
         if cut.to_be_checked(run):
             check_cut(self.model, plan, run.output, run.taps)
-        lesson = None
+        lesson = Lesson(plan.taps)
         if due and noises is not None and derivative is not None:
             d, *p = (_matrix(tensor, self.sample_dims) for tensor in (derivative, *noises))
-            lesson = Lesson(plan.taps, d.to(p[0].dtype), p)
+            lesson.derivative, lesson.perturbations = d.to(p[0].dtype), p
+        if self.keeps_activations and not self.alone:
+            lesson.activations = [_matrix(h.detach(), self.sample_dims) for h in run.taps]
         y = self._join(plan, run, lesson)
         found, gradients = self._output_of(run.returned), iter(plan.other_gradients)
 
@@ -181,23 +216,36 @@ class TappedEstimator(Estimator):
 
         return map_tensors(run.returned, joined_or_sealed)
 
-    def _join(self, plan: TapPlan, run: CutPass, lesson: Lesson | None) -> Tensor:
+    def _join(self, plan: TapPlan, run: CutPass, lesson: Lesson) -> Tensor:
         dtypes = [tap.dtype for tap in run.taps]
+        # a plain credit must not hold the perturbations as long as the user holds the graph
+        probed = self.probed_credit and lesson.derivative is not None
+        own = lesson if probed else Lesson(plan.taps)
 
-        def credit(number: int, e: Tensor) -> Tensor:
-            if torch.is_autocast_enabled(e.device.type):
-                with torch.autocast(e.device.type, enabled=False):
-                    return credit(number, e)
-            tap = plan.taps[number]
-            g = self.feedback[tap].forward(_matrix(e, self.sample_dims))  # (N, |h|)
-            return g.view(tap.shape).to(dtypes[number])
+        def credits(e: Tensor) -> Payer:
+            with _without_autocast(e):
+                paid = self.credits(_matrix(e, self.sample_dims), own)
 
-        def learn(lesson: Lesson) -> None:
-            with torch.autocast(lesson.derivative.device.type, enabled=False):
+            def pay(number: int) -> Tensor:
+                with _without_autocast(e):
+                    return paid(number).view(plan.taps[number].shape).to(dtypes[number])
+
+            return pay
+
+        def learn(lesson: Lesson, e: Tensor) -> None:
+            lesson.error = _matrix(e, self.sample_dims)
+            with _without_autocast(e):
                 self.teach(lesson)
 
-        once = None if lesson is None else functools.partial(learn, lesson)
-        return join_credit(run.output, run.taps, credit=credit, learn=once)
+        taught = self._mapped and not self.alone
+        taught = taught and (lesson.derivative is not None or bool(lesson.activations))
+        return join_credit(
+            run.output,
+            run.taps,
+            credits=credits,
+            learn=functools.partial(learn, lesson) if taught else None,
+            once=probed,
+        )
 
     def _cut(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CutModels:
         """The model cut for inputs like these, from memory where they were met before."""
@@ -227,12 +275,17 @@ class TappedEstimator(Estimator):
     def _perturbations(self, probe: Probe, plan: TapPlan, step: int) -> list[Tensor]:
         return probe.draw(
             [tap.shape for tap in plan.taps],
-            [self.feedback[tap].weight.dtype for tap in plan.taps],
+            [self._wide(tap) for tap in plan.taps],
             [tap.device for tap in plan.taps],
             self.seed,
             step,
             process_rank(),
         )
+
+    def _wide(self, tap: Tap) -> torch.dtype:
+        if tap in self.feedback:
+            return self.feedback[tap].weight.dtype
+        return torch.promote_types(next(self.model.parameters()).dtype, torch.float32)
 
     def _output_of(self, returned: Any) -> Tensor:
         return output_tensor(returned, name=self.output, sample_dims=self.sample_dims)
@@ -243,7 +296,7 @@ class TappedEstimator(Estimator):
         # once: a later structure may be met by one process alone
         if not self._seed_agreed and not self.alone:
             self.seed, self._seed_agreed = agreed(self.seed, like.device), True
-        for tap in plan.taps:
+        for tap in plan.taps if self._mapped else ():
             self.feedback.ensure(
                 tap,
                 outputs=outputs,
@@ -266,6 +319,12 @@ class TappedEstimator(Estimator):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cuts": {}}
+
+
+def _without_autocast(e: Tensor) -> contextlib.AbstractContextManager[object]:
+    if torch.is_autocast_enabled(e.device.type):
+        return torch.autocast(e.device.type, enabled=False)
+    return contextlib.nullcontext()
 
 
 def _matrix(tensor: Tensor, sample_dims: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -12,9 +13,12 @@ from fdfa.engine.estimator import Estimator
 from fdfa.errors import ConfigError, unknown_name
 from fdfa.methods.backpropagation import Backpropagation
 from fdfa.methods.dfa import DFA
+from fdfa.methods.dkp import DKP
 from fdfa.methods.fdfa import FDFA
 from fdfa.methods.feedback_alignment import FeedbackAlignment
+from fdfa.methods.fg_a import FGA
 from fdfa.methods.forward_gradient import ForwardGradient
+from fdfa.methods.grape import GrAPE
 from fdfa.methods.kolen_pollack import KolenPollack
 from fdfa.methods.multi_tangent import MultiTangent
 from fdfa.methods.sign_symmetric import (
@@ -27,13 +31,16 @@ from fdfa.methods.weight_mirror import WeightMirror
 
 __all__ = [
     "DFA",
+    "DKP",
     "FDFA",
+    "FGA",
     "SPSA",
     "Backpropagation",
     "BatchwiseRandomSignSymmetric",
     "FeedbackAlignment",
     "FixedRandomSignSymmetric",
     "ForwardGradient",
+    "GrAPE",
     "KolenPollack",
     "Method",
     "MultiTangent",
@@ -60,6 +67,7 @@ class Method:
             m_l inputs.
         products: matrix products a layer and step, a forward pass counting one; s is the share of
             steps that probe, k the number of tangents.
+        preset: options of the class that this name stands for, where they are not its defaults.
     """
 
     name: str
@@ -71,11 +79,13 @@ class Method:
     probes: bool
     extra_state: str
     products: str
+    preset: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def options(self) -> dict[str, Any]:
         """The keyword options of the estimator with their defaults."""
         parameters = inspect.signature(self.estimator).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        return {**defaults, **self.preset}
 
 
 _REGISTRY = (
@@ -110,6 +120,51 @@ _REGISTRY = (
         backward_pass_free=True,
         probes=True,
         extra_state="K n_l",
+        products="2 + s",
+    ),
+    Method(
+        "fdfa-cv",
+        FDFA,
+        "forward gradients with FDFA's learned connections as a control variate: unbiased",
+        "after Bacho & Chu 2024 and Arisaka & Li 2024, arXiv:2405.02952",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=True,
+        extra_state="K n_l a tap",
+        products="3",
+        preset={"credit": "unbiased", "coefficient": "running"},
+    ),
+    Method(
+        "fg-a",
+        FGA,
+        "forward gradients: a directional derivative for each sample, times its perturbation",
+        "Ren, Kornblith, Liao & Hinton 2023, arXiv:2210.03310",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=True,
+        extra_state="none",
+        products="3",
+    ),
+    Method(
+        "dkp",
+        DKP,
+        "direct connections that take the steps of a read-out of their tap",
+        "Webster, Choi & Ahn 2021, OpenReview zgGmAx9ZcY",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=False,
+        extra_state="K n_l a tap",
+        products="2",
+    ),
+    Method(
+        "grape",
+        GrAPE,
+        "direct connections that forward-mode probes turn by a cosine",
+        "Caillon, Fagnou, Delattre & Allauzen 2026, OpenReview kasbbmwk3s",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=True,
+        extra_state="K n_l a tap",
         products="2 + s",
     ),
     Method(
@@ -221,8 +276,8 @@ def methods() -> dict[str, Method]:
         Name to description.
 
     Example:
-        >>> list(methods())[:4]
-        ['backpropagation', 'dfa', 'fdfa', 'fa']
+        >>> list(methods())[:8]
+        ['backpropagation', 'dfa', 'fdfa', 'fdfa-cv', 'fg-a', 'dkp', 'grape', 'fa']
     """
     return {method.name: method for method in _REGISTRY}
 
@@ -252,4 +307,5 @@ def wrap(method: str, model: nn.Module, **options: Any) -> Estimator:
     known = methods()
     if method not in known:
         raise ConfigError(unknown_name("method", method, list(known)))
-    return known[method].estimator(model, **options)
+    found = known[method]
+    return found.estimator(model, **{**found.preset, **options})

@@ -130,7 +130,9 @@ def _explain_cut(learner: TappedEstimator, uncut: _Pass, inputs: tuple[Any, ...]
     tangents = _tangents(learner, probe, plan, inputs)
     samples = math.prod(plan.output_shape[: learner.sample_dims])
     through_maps = samples * sum(math.prod(tap.feedback_shape) for tap in taps)
-    innovates = getattr(learner, "feedback_update", None) == "innovation"
+    share = 1.0 if learner.keeps_activations else 0.0 if probe is None else 1 / probe.every
+    # innovation and an unbiased credit also ask the maps what they foresee: p B^T
+    foreseen = (getattr(learner, "feedback_update", None) == "innovation") + learner.probed_credit
     return Explanation(
         method=learner.method,
         samples=samples,
@@ -140,9 +142,8 @@ def _explain_cut(learner: TappedEstimator, uncut: _Pass, inputs: tuple[Any, ...]
         products=Products(
             layers=_layers(cut.calls, tangents),
             credit=through_maps,
-            # innovation also asks the maps what they foresee: p B^T
-            teaching=0 if probe is None else through_maps * (2 if innovates else 1),
-            probing_share=0.0 if probe is None else 1 / probe.every,
+            teaching=through_maps * (1 + foreseen) if share else 0,
+            probing_share=share,
             backpropagation=_backpropagation(uncut),
         ),
         memory=memory,
@@ -152,15 +153,16 @@ def _explain_cut(learner: TappedEstimator, uncut: _Pass, inputs: tuple[Any, ...]
 
 
 def _tap_facts(learner: TappedEstimator, tap: Tap) -> TapFacts:
-    weight = learner.feedback[tap].weight
-    outputs, units = weight.shape
+    weight = learner.feedback[tap].weight if tap in learner.feedback else None
+    units = math.prod(tap.shape[learner.sample_dims :])
+    outputs = 0 if weight is None else weight.shape[0]
     return TapFacts(
         name=tap.name,
         module_type=type(learner.model.get_submodule(tap.module)).__name__,
         shape=tap.shape,
         units=units,
         feedback_shape=(outputs, units),
-        feedback_bytes=weight.nbytes,
+        feedback_bytes=0 if weight is None else weight.nbytes,
     )
 
 

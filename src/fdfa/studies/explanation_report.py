@@ -33,7 +33,7 @@ def explanation_report(found: Explanation, *, subject: str) -> RenderableType:
                 tap.module_type,
                 "x".join(map(str, tap.shape)),
                 f"{tap.units:,}",
-                f"{outputs}x{units}",
+                f"{outputs}x{units}" if outputs else "none",
                 size(tap.feedback_bytes),
             )
         parts += [Text("Taps: the graph is cut here"), taps]

@@ -41,7 +41,7 @@ class Products:
     Attributes:
         layers: of each weight layer.
         credit: ``e B`` at all taps.
-        teaching: ``d^T p`` at all taps, on a step that probes.
+        teaching: ``d^T p`` at all taps, on a step that probes; or ``e^T h``, where that teaches.
         probing_share: share of the steps that probe.
         backpropagation: all multiply-adds of one step of backpropagation.
 
