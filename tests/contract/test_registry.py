@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -23,7 +24,17 @@ def test_record_and_registry_agree_on_probing(info: MethodInfo) -> None:
 
 
 def test_class_knows_its_registered_name(info: MethodInfo) -> None:
-    assert fdfa.methods()[info.name].estimator.method == info.name
+    """A preset is a name of its own for settings of another one's class."""
+    method = fdfa.methods()[info.name]
+    same = [other.name for other in fdfa.methods().values() if other.estimator is method.estimator]
+    assert method.estimator.method == same[0]
+    assert [name for name in same if not fdfa.methods()[name].preset] == same[:1]
+
+
+def test_preset_overrides_only_options_that_exist(info: MethodInfo) -> None:
+    method = fdfa.methods()[info.name]
+    assert method.options().keys() == dataclasses.replace(method, preset={}).options().keys()
+    assert method.preset.items() <= method.options().items()
 
 
 def test_case_overrides_only_options_that_exist(case: Case) -> None:
@@ -33,7 +44,8 @@ def test_case_overrides_only_options_that_exist(case: Case) -> None:
 def test_wrap_builds_what_the_class_builds(case: Case) -> None:
     """A ``wrap`` that dropped or renamed an option would train another rule."""
     by_name = case.wrap(dense())
-    by_class = fdfa.methods()[case.info.name].estimator(dense(), seed=7, **case.options)
+    method = fdfa.methods()[case.info.name]
+    by_class = method.estimator(dense(), seed=7, **{**method.preset, **case.options})
     assert type(by_name) is type(by_class)
     for learner in (by_name, by_class):
         backward(learner, batch(0))

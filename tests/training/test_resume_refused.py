@@ -152,7 +152,10 @@ def test_each_value_that_is_missing_is_named(kind: str, subtests: pytest.Subtest
 @pytest.mark.parametrize("saved", KINDS)
 @pytest.mark.parametrize("here", KINDS)
 def test_another_method_is_refused(saved: str, here: str) -> None:
-    if saved == here:
+    known = fdfa.methods()
+    classes = [known[name].estimator for name in (saved, here) if name in known]
+    # One class under two presets is one method.
+    if saved == here or (len(classes) == 2 and classes[0] is classes[1]):
         return
     with pytest.raises(CheckpointError, match=r"is of (method|no method)"):
         restore(fresh(here), full_checkpoint(saved))

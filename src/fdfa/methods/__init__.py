@@ -130,7 +130,7 @@ _REGISTRY = (
         weight_transport_free=True,
         backward_pass_free=True,
         probes=True,
-        extra_state="K n_l a tap",
+        extra_state="K n_l",
         products="3",
         preset={"credit": "unbiased", "coefficient": "running"},
     ),
@@ -153,7 +153,7 @@ _REGISTRY = (
         weight_transport_free=True,
         backward_pass_free=True,
         probes=False,
-        extra_state="K n_l a tap",
+        extra_state="K n_l",
         products="2",
     ),
     Method(
@@ -164,7 +164,7 @@ _REGISTRY = (
         weight_transport_free=True,
         backward_pass_free=True,
         probes=True,
-        extra_state="K n_l a tap",
+        extra_state="K n_l",
         products="2 + s",
     ),
     Method(
