@@ -62,6 +62,7 @@ def shared_folder(rank: int) -> Iterator[pathlib.Path]:
     folder = pathlib.Path(gathered(made)[0])
     try:
         yield folder
+        gathered(None)  # nobody reads it any more
     finally:
         if rank == 0:
             shutil.rmtree(folder, ignore_errors=True)
