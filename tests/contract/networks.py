@@ -12,7 +12,7 @@ INPUTS, CLASSES = 5, 3
 
 def dense(dtype: torch.dtype = torch.float64) -> nn.Sequential:
     """Three hidden layers and nothing random: what exact claims are made on."""
-    torch.manual_seed(11)
+    torch.default_generator.manual_seed(11)
     return nn.Sequential(
         nn.Linear(INPUTS, 8),
         nn.Tanh(),
@@ -26,7 +26,7 @@ def dense(dtype: torch.dtype = torch.float64) -> nn.Sequential:
 
 def busy(dtype: torch.dtype = torch.float64) -> nn.Sequential:
     """Batch norm and dropout: state and randomness of the model's own in every pass."""
-    torch.manual_seed(12)
+    torch.default_generator.manual_seed(12)
     return nn.Sequential(
         nn.Linear(INPUTS, 8),
         nn.BatchNorm1d(8),
@@ -42,7 +42,7 @@ def busy(dtype: torch.dtype = torch.float64) -> nn.Sequential:
 
 def convolutional(dtype: torch.dtype = torch.float64) -> nn.Sequential:
     """Two convolutions, batch norm, pooling."""
-    torch.manual_seed(13)
+    torch.default_generator.manual_seed(13)
     return nn.Sequential(
         nn.Conv2d(2, 4, 3, padding=1),
         nn.BatchNorm2d(4),

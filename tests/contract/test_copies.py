@@ -37,7 +37,7 @@ def _adam(learner: nn.Module) -> torch.optim.Optimizer:
 
 
 def _train_three(learner: Estimator) -> None:
-    torch.manual_seed(21)
+    torch.default_generator.manual_seed(21)
     train(learner, [batch(number) for number in (5, 6, 7)])
 
 

@@ -37,9 +37,9 @@ def test_training_output_is_the_plain_model(case: Case, network: str) -> None:
     learner, plain = case.wrap(build()), build()
     for number in range(3):
         x, _ = data(number)
-        torch.manual_seed(number)
+        torch.default_generator.manual_seed(number)
         expected = plain(x)
-        torch.manual_seed(number)
+        torch.default_generator.manual_seed(number)
         found = learner(x)
         assert_same_bits(found, expected)
         assert found.requires_grad
@@ -51,7 +51,7 @@ class _Attention(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        torch.manual_seed(14)
+        torch.default_generator.manual_seed(14)
         self.embed = nn.Linear(5, 16)
         self.layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
         self.head = nn.Linear(16, 3)
@@ -83,7 +83,7 @@ def test_probe_does_not_show_in_the_output(case: Case, network: str) -> None:
     for number in range(2):
         outputs = []
         for learner in (probing, resting):
-            torch.manual_seed(number)
+            torch.default_generator.manual_seed(number)
             outputs.append(learner(data(number)[0]))
         assert_same_bits(outputs[0], outputs[1])
 
@@ -121,9 +121,9 @@ def test_without_gradients_it_is_the_plain_model(case: Case, network: str, mode:
     learner, plain = case.wrap(build()), build()
     with mode():
         for number in range(2):
-            torch.manual_seed(number)
+            torch.default_generator.manual_seed(number)
             found = learner(data(number)[0])
-            torch.manual_seed(number)
+            torch.default_generator.manual_seed(number)
             assert_same_bits(found, plain(data(number)[0]))
             assert not found.requires_grad
     assert learner.steps == 0
@@ -138,7 +138,7 @@ def test_batch_norm_steps_exactly_once(case: Case, network: str) -> None:
     learner, plain = case.wrap(build()), build()
     for number in range(3):
         for module in (learner, plain):
-            torch.manual_seed(number)
+            torch.default_generator.manual_seed(number)
             backward(module, data(number))
         buffers = dict(learner.model.named_buffers())
         assert_same_bits(buffers, dict(plain.named_buffers()))
@@ -162,10 +162,10 @@ def test_dropout_masks_are_the_plain_models(case: Case) -> None:
     ).double()
     x, _ = batch(0)
     for number in range(3):
-        torch.manual_seed(number)
+        torch.default_generator.manual_seed(number)
         dropped = model(x) == 0
         learner = case.wrap(copy.deepcopy(model))
-        torch.manual_seed(number)
+        torch.default_generator.manual_seed(number)
         found = learner(x)
         assert_same_bits(found == 0, dropped)
         assert dropped.any()
@@ -178,7 +178,7 @@ def test_global_random_stream_is_the_plain_models(case: Case, network: str) -> N
     build, data = NETWORKS[network]
     streams = []
     for module in (case.wrap(build()), build()):
-        torch.manual_seed(5)
+        torch.default_generator.manual_seed(5)
         seen = []
         for number in range(3):
             backward(module, data(number))
@@ -215,7 +215,7 @@ def test_state_of_any_layer_steps_once(case: Case) -> None:
     learner = case.wrap(model, **_every_layer(case))
     for number in range(2):
         for module in (learner, plain):
-            torch.manual_seed(number)
+            torch.default_generator.manual_seed(number)
             backward(module, batch(number))
         assert model[1].passes == number + 1
         assert_same_bits(dict(model.named_buffers()), dict(plain.named_buffers()))

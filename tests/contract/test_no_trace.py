@@ -85,18 +85,18 @@ def test_a_users_own_forward_is_called(case: Case, steps: int, place: int) -> No
     """A ``forward`` put on an instance counts from the next pass on; and it stays there."""
     learner, plain = case.wrap(busy()), busy()
     for number in range(steps):
-        torch.manual_seed(number)
+        torch.default_generator.manual_seed(number)
         learner(batch(number)[0]).sum().backward()
-        torch.manual_seed(number)
+        torch.default_generator.manual_seed(number)
         plain(batch(number)[0])
     for model in (learner.model, plain):
         inner = model[place].forward
         model[place].forward = lambda x, inner=inner: 2 * inner(x)
     put = learner.model[place].forward
     for number in range(2):
-        torch.manual_seed(number)
+        torch.default_generator.manual_seed(number)
         expected = plain(batch(number)[0])
-        torch.manual_seed(number)
+        torch.default_generator.manual_seed(number)
         output = learner(batch(number)[0])
         assert_same_bits(output, expected)
         output.sum().backward()

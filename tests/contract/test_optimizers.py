@@ -82,7 +82,7 @@ def test_exact_methods_train_as_the_plain_model(first_case: Case, kind: str) -> 
     """Bit for bit, batch norm and dropout included; a method of its own rule ends elsewhere."""
     learner, plain = first_case.wrap(busy()), busy()
     for module in (learner, plain):
-        torch.manual_seed(3)
+        torch.default_generator.manual_seed(3)
 
         def produce(number: int, module: nn.Module = module) -> Tensor:
             x, target = batch(number)

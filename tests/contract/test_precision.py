@@ -205,7 +205,7 @@ def test_channels_last(case: Case, model_too: bool) -> None:
 )
 def test_autocast_probes_pass_normalisation(norm: nn.Module) -> None:
     """A probe in bfloat16 teaches what one in float32 teaches, up to the rounding."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     model = nn.Sequential(
         nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), copy.deepcopy(norm), nn.Linear(8, 3)
     )

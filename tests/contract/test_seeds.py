@@ -14,7 +14,7 @@ from tests.methods import Case
 
 def _run(case: Case, global_seed: int = 3, **options: object) -> dict[str, torch.Tensor]:
     learner = case.wrap(busy(), **options)
-    torch.manual_seed(global_seed)
+    torch.default_generator.manual_seed(global_seed)
     train(learner, [batch(number) for number in range(6)])
     return snapshot(learner)
 
@@ -28,7 +28,7 @@ def test_own_randomness_ignores_the_global_stream(case: Case) -> None:
     runs = []
     for global_seed in (1, 2):
         learner = case.wrap(dense(), seed=5)
-        torch.manual_seed(global_seed)
+        torch.default_generator.manual_seed(global_seed)
         torch.rand(global_seed)
         train(learner, [batch(number) for number in range(6)])
         runs.append(snapshot(learner))
@@ -65,7 +65,7 @@ def test_default_seed_is_torchs(case: Case) -> None:
     runs = []
     for global_seed in (1, 1, 2):
         model = dense()
-        torch.manual_seed(global_seed)
+        torch.default_generator.manual_seed(global_seed)
         torch.rand(len(runs))
         learner = case.wrap(model, seed=None)
         train(learner, [batch(number) for number in range(3)])

@@ -47,7 +47,7 @@ def _pairs(case: Case, steps: int) -> tuple[Estimator, Estimator]:
 
 def _assert_parallel(learner: Estimator, restored: Estimator) -> None:
     for each in (learner, restored):
-        torch.manual_seed(31)
+        torch.default_generator.manual_seed(31)
         train(each, [batch(number) for number in range(10, 15)])
     assert_same_bits(snapshot(restored), snapshot(learner))
     assert_same_bits(gradients(restored), gradients(learner))
@@ -180,7 +180,7 @@ def test_inside_a_larger_module(case: Case, steps: int) -> None:
     restored.load_state_dict(snapshot(system))
     assert_same_bits(snapshot(restored), snapshot(system))
     for each in (system, restored):
-        torch.manual_seed(31)
+        torch.default_generator.manual_seed(31)
         train(each, [batch(number) for number in range(10, 15)])
     assert_same_bits(snapshot(restored), snapshot(system))
     assert system.scale.grad is not None

@@ -32,7 +32,7 @@ def _assert_refused(learner: Estimator, state: Any, text: str, **options: Any) -
     with pytest.raises(CheckpointError, match=text):
         learner.load_state_dict(state, **options)
     assert_same_bits(snapshot(learner), before)
-    torch.manual_seed(1)
+    torch.default_generator.manual_seed(1)
     backward(learner, batch(9))
 
 

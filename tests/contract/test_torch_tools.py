@@ -155,10 +155,10 @@ def test_checkpoint_with_dropout_and_pooling(case: Case) -> None:
         learner, twin = case.wrap(build()), case.wrap(build())
         for number in range(2):
             x, target = data(number)
-            torch.manual_seed(number)
+            torch.default_generator.manual_seed(number)
             learner.zero_grad()
             cross_entropy(_checkpointed(learner, x), target).backward()
-            torch.manual_seed(number)
+            torch.default_generator.manual_seed(number)
             expected = fresh_gradients(twin, (x, target))
             assert_close_to_rounding(gradients(learner), expected)
         assert_close_to_rounding(own_state(learner), own_state(twin))

@@ -55,7 +55,7 @@ def _cut(case: TapCase, model: nn.Module, plan: TapPlan, noises: Any = None) -> 
         model, plan, find_output=lambda found: _pick(case, found), probing=noises is not None
     )
     args, kwargs = case.inputs()
-    torch.manual_seed(13)  # one dropout mask for all passes
+    torch.default_generator.manual_seed(13)  # one dropout mask for all passes
     return cut.run(args, kwargs, noises or ())
 
 
@@ -92,7 +92,7 @@ def _uncut(case: TapCase, plan: TapPlan) -> tuple[nn.Module, Tensor, list[Tensor
             prepend=True,  # a tap is what the module returns, before hooks of the user's
         )
     args, kwargs = case.inputs()
-    torch.manual_seed(13)
+    torch.default_generator.manual_seed(13)
     y = _pick(case, model(*args, **kwargs))
     _loss(y).backward()
     return model, y.detach(), [caught[tap.name] for tap in plan.taps]
@@ -109,7 +109,7 @@ def assert_exact_credits_give_exact_gradients(case: TapCase) -> None:
         feedback = learner.feedback[tap]
         samples = math.prod(tap.shape[: case.options.get("sample_dims", 1)])
         feedback.forward = functools.partial(_constant, credit.reshape(samples, -1))
-    torch.manual_seed(13)
+    torch.default_generator.manual_seed(13)
     found = _pick(case, learner(*args, **kwargs))
     torch.testing.assert_close(found.detach(), y, rtol=0, atol=0)
     _loss(found).backward()
@@ -137,7 +137,7 @@ def assert_derivative_is_dual_to_the_credits(case: TapCase) -> None:
     model = case.model()
     plan = _plan(case, model)
     _, y, credits = _uncut(case, plan)
-    torch.manual_seed(17)
+    torch.default_generator.manual_seed(17)
     noises = [torch.randn_like(credit) for credit in credits]
     run = _cut(case, model, plan, noises)
     torch.testing.assert_close(run.output.detach(), y, rtol=0, atol=0)

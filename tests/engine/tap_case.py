@@ -32,7 +32,7 @@ class TapCase:
 
     def model(self) -> nn.Module:
         """A fresh model in double precision; equal on every call, weights and all."""
-        torch.manual_seed(7)
+        torch.default_generator.manual_seed(7)
         return self.build().double().train()
 
     def with_options(self, expected: Sequence[str], **options: Any) -> TapCase:
@@ -41,7 +41,7 @@ class TapCase:
 
     def inputs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Fresh positional and keyword arguments, equal on every call."""
-        torch.manual_seed(11)
+        torch.default_generator.manual_seed(11)
         return tuple(self.args()), self.kwargs()
 
 

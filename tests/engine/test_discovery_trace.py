@@ -32,7 +32,7 @@ WITH_STATE = [
 
 def discover(case: TapCase, model: nn.Module) -> None:
     args, kwargs = case.inputs()
-    torch.manual_seed(23)
+    torch.default_generator.manual_seed(23)
     plan_taps(model, args, kwargs, **case.options)
 
 
@@ -71,7 +71,7 @@ class Random(nn.Module):
 
 def test_random_numbers_are_untouched() -> None:
     """The learning pass meets the generators as the plain model would: runs can be compared."""
-    torch.manual_seed(5)
+    torch.default_generator.manual_seed(5)
     random.seed(5)
     model, x = Random(), noise(6, 4)
     before = torch.get_rng_state(), random.getstate()

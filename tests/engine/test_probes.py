@@ -84,9 +84,9 @@ def test_successive_steps_are_uncorrelated_in_time(noise: str) -> None:
 
 @pytest.mark.parametrize("noise", NOISES)
 def test_the_same_seeds_give_the_same_draw_in_every_instance(noise: str) -> None:
-    torch.manual_seed(1)
+    torch.default_generator.manual_seed(1)
     first = draw(noise, (3, 5), 4, 2, 0, taps=3)
-    torch.manual_seed(2)  # torch's own generator has no say
+    torch.default_generator.manual_seed(2)  # torch's own generator has no say
     before = torch.get_rng_state()
     again = draw(noise, (3, 5), 4, 2, 0, taps=3)
     assert torch.equal(torch.get_rng_state(), before)

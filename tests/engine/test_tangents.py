@@ -65,7 +65,7 @@ class Measured:
         self.model = Written(layers) if as_functions else nn.Sequential(*layers)
         tap = "layers.0" if as_functions else "0"
         self.learner = Observed(self.model, taps=[tap], seed=3)  # leaves modules' modes alone
-        torch.manual_seed(1)
+        torch.default_generator.manual_seed(1)
         self.y = self.learner(torch.zeros(len(x), 1))
         weights = torch.linspace(-1, 1, self.y.numel(), dtype=self.y.dtype).view_as(self.y)
         (self.y * weights).sum().backward()
@@ -97,7 +97,7 @@ def spread(name: str) -> Tensor:
 def reference(module: nn.Module, x: Tensor, p: Tensor) -> Tensor:
     """The derivative along p by forward AD of the plain module, in float64."""
     module = copy.deepcopy(module).double()
-    torch.manual_seed(1)
+    torch.default_generator.manual_seed(1)
     with fwAD.dual_level():
         y = module(fwAD.make_dual(x.double().clone(), p.double().clone()))
         return fwAD.unpack_dual(y).tangent.detach()
@@ -107,7 +107,7 @@ def difference(module: nn.Module, x: Tensor, p: Tensor, step: float = 1e-6) -> T
     """The derivative from two plain passes."""
     sides = []
     for sign in (step, -step):
-        torch.manual_seed(1)
+        torch.default_generator.manual_seed(1)
         with torch.no_grad():
             sides.append(copy.deepcopy(module)(x + sign * p))
     return (sides[0] - sides[1]) / (2 * step)
@@ -154,7 +154,7 @@ def test_rule_is_forward_ad_and_the_central_difference(
             if dtype == torch.float64:
                 by_difference = difference(module, x, seen.p)
                 torch.testing.assert_close(seen.dy, by_difference, rtol=1e-6, atol=1e-7)
-            torch.manual_seed(1)
+            torch.default_generator.manual_seed(1)
             assert torch.equal(seen.y, plain(x.to(dtype) * 1))  # the plain module's very output
             for ours, theirs in zip(own.buffers(), plain.buffers(), strict=True):
                 assert torch.equal(ours, theirs)
@@ -166,7 +166,7 @@ def test_tensors_that_are_kept_carry_the_same_tangents(name: str, needs_gradient
     """Dual numbers between modules, or tensors handed over with the tangent beside them."""
     results = []
     for as_functions in (False, True):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         module, x = ready(name).double(), spread(name)
         results.append(
             Measured(module, x, needs_gradient=needs_gradient, as_functions=as_functions)
@@ -179,13 +179,13 @@ def test_gradients_are_those_of_a_pass_without_a_probe(name: str) -> None:
     """What a rule reads off the graph must leave it whole."""
     grads = []
     for every in (1, 2):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         module, x = ready(name).double(), spread(name)
         learner = fdfa.FDFA(
             nn.Sequential(Source(x), Scale(x), module, Scale(x)), taps=["0"], probe_every=every
         )
         learner.steps = 1  # a step that probes, and one that does not
-        torch.manual_seed(1)
+        torch.default_generator.manual_seed(1)
         learner(torch.zeros(len(x), 1)).square().sum().backward()
         grads.append([p.grad for p in learner.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
@@ -205,7 +205,7 @@ def test_channels_last(name: str, needs_gradient: bool) -> None:
     seen = Measured(module.to(**last), x, needs_gradient=needs_gradient)
     exact = reference(plain, x.contiguous(), seen.p)
     torch.testing.assert_close(seen.dy, exact, rtol=1e-10, atol=1e-10)
-    torch.manual_seed(1)
+    torch.default_generator.manual_seed(1)
     assert torch.equal(seen.y, plain.to(**last)(x))
 
 
@@ -217,7 +217,7 @@ def test_autocast_to_bfloat16(name: str, needs_gradient: bool) -> None:
     plain = copy.deepcopy(module)
     with torch.autocast("cpu", torch.bfloat16):
         seen = Measured(module, x, needs_gradient=needs_gradient)
-        torch.manual_seed(1)
+        torch.default_generator.manual_seed(1)
         assert torch.equal(seen.y, plain(x * 1))
     exact = reference(plain, x, seen.p)
     assert (seen.dy.double() - exact).norm() < 0.02 * exact.norm() + 1e-12
@@ -246,7 +246,7 @@ def test_saved_tensor_hooks_are_not_called_by_the_forward_pass(name: str) -> Non
     with torch.autograd.graph.saved_tensors_hooks(
         lambda tensor: tensor, lambda tensor: (unpacked.append(1), tensor)[1]
     ):
-        torch.manual_seed(1)
+        torch.default_generator.manual_seed(1)
         y = learner(torch.zeros(len(x), 1))
     assert not unpacked
     y.sum().backward()

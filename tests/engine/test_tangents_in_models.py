@@ -142,7 +142,7 @@ def test_pruned_layers_are_exact() -> None:
     """Pruning keeps the type and sets ``weight`` in a pre-hook: the rule must read that one."""
     models = []
     for _ in range(2):  # a pruned layer cannot be deep-copied
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         models.append(sequence(nn.Linear(6, 6), nn.ReLU()))
         prune.random_unstructured(models[-1][1], "weight", 0.5)
     assert_exact_probe(models[0], ["0"], torch.randn(5, 6).double(), models[1])

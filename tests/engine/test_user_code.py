@@ -120,7 +120,7 @@ def test_what_users_write_between_modules(name: str, taps: list[str], noise: str
 def test_writing_into_a_tapped_tensor_teaches_what_the_copy_teaches(noise: str) -> None:
     maps = []
     for between in (lambda m, h: F.relu_(h), lambda m, h: F.relu(h)):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         model = Written(between).double()
         learner = fdfa.FDFA(model, taps=["a", "b", "c"], feedback_rate=1.0, noise=noise, seed=1)
         learner(torch.randn(4, 6).double()).sum().backward()
@@ -133,14 +133,14 @@ def test_a_probe_leaves_local_gradients_alone(name: str) -> None:
     """Bit-equal to the same maps without a probe: no tensor's graph is bypassed or doubled."""
     learners = []
     for method, options in ((fdfa.DFA, {}), (fdfa.FDFA, {"feedback_rate": 1e-30})):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         learner = method(Written(FUNCTIONS[name]).double(), taps=["a", "b"], **options)
         x = torch.randn(4, 6).double()
         learner.plan(x)
         learners.append(learner)
     learners[1].feedback.load_state_dict(learners[0].feedback.state_dict())
     for learner in learners:
-        torch.manual_seed(1)
+        torch.default_generator.manual_seed(1)
         learner(x).square().sum().backward()
     used = [p.grad is not None for p in learners[0].parameters()]
     assert used == [p.grad is not None for p in learners[1].parameters()]

@@ -51,11 +51,11 @@ def assert_exact_probe(
     """The probe's derivative is the product of explicit Jacobians with its perturbations."""
     plain = copy.deepcopy(model) if plain is None else plain
     learner = Observed(model, taps=taps, **options)
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     y = learner(x)
     y.sum().backward()
     product = jacobian_products(explicit_jacobians(plain, taps, x), learner.p)
     torch.testing.assert_close(learner.d, product, rtol=1e-10, atol=1e-12)
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     assert torch.equal(y, plain(x))
     return learner

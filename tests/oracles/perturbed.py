@@ -21,7 +21,7 @@ def moved_output(
         for name, move in zip(taps, moves, strict=True)
     ]
     try:
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return model(x)
     finally:
         for handle in handles:

@@ -148,7 +148,7 @@ def test_without_taps_every_method_is_autograd_bit_for_bit(method: str, options:
     learner = fdfa.wrap(method, copy.deepcopy(plain), **options)
     runs = []
     for model, call in ((plain, plain), (learner.model, learner)):
-        torch.manual_seed(5)
+        torch.default_generator.manual_seed(5)
         optimizer = torch.optim.Adam(model.parameters())
         outputs = []
         for _ in range(3):

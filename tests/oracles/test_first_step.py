@@ -162,7 +162,7 @@ def test_each_step_and_each_process_draws_its_own_perturbation(
     """And the seed says them all: the same learner made again repeats them."""
 
     def tangents(*ranks: int) -> list[Tensor]:
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         model = network()
         seen = watch_tangents(model)
         learner = fdfa.FDFA(model, taps=TAPS, seed=5)

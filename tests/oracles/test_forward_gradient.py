@@ -17,7 +17,7 @@ DRAWS = 6000
 
 
 def networks() -> dict[str, tuple[nn.Module, Tensor]]:
-    torch.manual_seed(5)
+    torch.default_generator.manual_seed(5)
     tied = nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 4), nn.Linear(4, 3))
     tied[2].weight = tied[0].weight
     conv = nn.Sequential(
@@ -89,7 +89,7 @@ def test_the_directions_have_their_laws() -> None:
 
 
 def test_steps_seeds_and_processes_draw_unrelated_directions() -> None:
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     learner = fdfa.ForwardGradient(nn.Linear(60, 60))
     parameters = {name: p.detach() for name, p in learner.model.named_parameters()}
     seen = []
@@ -154,7 +154,7 @@ def test_a_guess_is_projected_on() -> None:
     """(u . g) u / |u|^2, whatever the length of u; the gradient itself as a guess is exact."""
     g = gradient(small(), data())
     names = {name: p.shape for name, p in small().named_parameters()}
-    torch.manual_seed(6)
+    torch.default_generator.manual_seed(6)
     u = {name: torch.randn(shape).double() for name, shape in names.items()}
     for scale in (1.0, 50.0):
         guess = {name: scale * part for name, part in u.items()}
