@@ -7,7 +7,7 @@ from faults import Fault
 __all__ = ["RUN_FAULTS"]
 
 RESUME = "tests/training/test_resume.py::test_cut_at_every_step"
-TRAINER = "tests/training/test_trainer.py"
+BY_HAND = "tests/training/test_trainer_by_hand.py"
 
 RUN_FAULTS = (
     Fault(
@@ -74,27 +74,30 @@ RUN_FAULTS = (
         "training/learning.py",
         "len(part) * self.processes.count / step.examples",
         "self.processes.count / len(step.parts)",
-        (f"{TRAINER}::test_a_batch_in_parts_is_the_whole_batch_to_rounding",),
+        (f"{BY_HAND}::test_a_batch_in_parts_is_the_whole_batch_to_rounding",),
     ),
     Fault(
         "warm-up and cosine count from the wrong step",
         "training/settings.py",
         "factor *= (step + 1) / rising",
         "factor *= step / rising",
-        (f"{TRAINER}::test_each_schedule",),
+        (f"{BY_HAND}::test_each_schedule",),
     ),
     Fault(
         "patience keeps the last weights",
         "training/trainer.py",
         "self.learner.load_state_dict(self.best.state)",
         "self.best.state",
-        (f"{TRAINER}::test_best_of_a_real_training_has_all_of_its_state",),
+        ("tests/training/test_patience.py::test_best_of_a_real_training_has_all_of_its_state",),
     ),
     Fault(
         "augmentation draws from torch's own generator",
         "data/pixels.py",
         "torch.rand(len(images), generator=generator)",
         "torch.rand(len(images))",
-        (f"{TRAINER}::test_order_and_augmentation_do_not_touch_torchs_random_numbers",),
+        (
+            "tests/training/test_trainer.py"
+            "::test_order_and_augmentation_do_not_touch_torchs_random_numbers",
+        ),
     ),
 )

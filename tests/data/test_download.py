@@ -17,7 +17,7 @@ import pytest
 
 from fdfa.data import download as downloading
 from fdfa.data.download import download
-from fdfa.data.official import LOCK, OfficialFile, missing, official_files
+from fdfa.data.official import LOCK, OfficialFile, missing
 from fdfa.errors import DataError
 from tests.data.mirror_server import Mirror, fingerprint, mirror
 
@@ -291,18 +291,3 @@ def test_the_proxy_of_the_environment_is_used(
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(DataError, match="Connection refused"):
         download([file], tmp_path / "past")
-
-
-def test_every_official_file_has_a_size_a_checksum_and_mirrors() -> None:
-    for name in ("mnist", "fashion-mnist", "emnist", "cifar10", "cifar100", "svhn"):
-        assert official_files(name)
-        for file in official_files(name):
-            algorithm, _, digits = file.packed.checksum.partition(":")
-            assert len(digits) == {"sha256": 64, "md5": 32}[algorithm]
-            assert int(digits, 16)
-            assert file.packed.size > 1000
-            assert len(set(file.mirrors)) >= 2
-            assert all(
-                url.startswith("http") and url.endswith(f"/{file.name}") for url in file.mirrors
-            )
-    assert official_files("digits") == ()

@@ -40,7 +40,7 @@ _HOMES: Final = {
     "data_set": "data/",
     "checkpoint": "training/atomic training/checkpoint training/contents training/lock "
     "training/manifest",
-    "resume": "training/trainer_state training/optimizer_state",
+    "resume": "training/trainer_state training/agreement training/optimizer_state",
     "training": "training/",
     "models": "models/",
     "studies": "studies/",

@@ -29,7 +29,7 @@ _MAKERS = {
     ("data/registry.py", "_unfinished"),
     ("engine/estimator.py", "Estimator._incomplete"),
     ("engine/selection.py", "_explicit_problem"),
-    ("studies/options.py", "_wording"),
+    ("studies/typed_options.py", "_wording"),
     ("training/checkpoint.py", "_way_out"),
     ("training/non_finite.py", "_first_layer"),
     ("training/non_finite.py", "not_finite"),

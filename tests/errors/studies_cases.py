@@ -16,6 +16,7 @@ from fdfa.errors import CheckpointError, ConfigError
 from fdfa.studies.compare import CompareConfig, compare
 from fdfa.studies.devices import chosen_device
 from fdfa.studies.evaluate import evaluate_run
+from fdfa.studies.network import build_network
 from fdfa.studies.options import (
     assignments,
     data_set_options,
@@ -27,7 +28,7 @@ from fdfa.studies.resume import read_config, resume
 from fdfa.studies.run_folder import RunFolder
 from fdfa.studies.scoring import score_on
 from fdfa.studies.setup import Machine, Records, TrainConfig
-from fdfa.studies.task import Task, build_network, load_data, model_options, resolved
+from fdfa.studies.task import Task, load_data, model_options, resolved
 from fdfa.studies.train import train
 from fdfa.training import TrainingSettings
 from tests.errors.provoke import Case, Here

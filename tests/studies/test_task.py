@@ -16,7 +16,8 @@ import fdfa.models
 from fdfa.errors import ConfigError
 from fdfa.studies.data_sets import list_data_sets
 from fdfa.studies.listings import data_sets_report, models_report
-from fdfa.studies.task import Task, build_network, load_data, model_options, resolved
+from fdfa.studies.network import build_network
+from fdfa.studies.task import Task, load_data, model_options, resolved
 
 OWN = """
 import torch

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from fdfa.errors import CheckpointError
-from fdfa.training.checkpoint import Checkpoint, latest, read_checkpoint, write_checkpoint
+from fdfa.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from fdfa.training.checkpoint_names import latest
 
 __all__ = [
     "FILES",

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from fdfa.data import Augmentation, Examples, Normalization
 
-__all__ = ["CLASSES", "busy", "dense", "pictures", "points"]
+__all__ = ["CLASSES", "Apply", "busy", "dense", "pictures", "points"]
 
 INPUTS, CLASSES = 4, 3
+
+
+class Apply(nn.Module):
+    """A function as a layer."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
 
 
 def dense(seed: int = 3, dtype: torch.dtype = torch.float64) -> nn.Sequential:

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from fdfa.errors import CheckpointError
-from fdfa.training.checkpoint import latest, write_checkpoint
+from fdfa.training.checkpoint import write_checkpoint
+from fdfa.training.checkpoint_names import latest
 from tests.training.checkpoint_cases import (
     example,
     example_step,

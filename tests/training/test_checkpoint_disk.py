@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from fdfa.errors import CheckpointError
-from fdfa.training.checkpoint import Checkpoint, latest, read_checkpoint, write_checkpoint
+from fdfa.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from fdfa.training.checkpoint_names import latest
 from tests.training.checkpoint_cases import (
     FILES,
     example,

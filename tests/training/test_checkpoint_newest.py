@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fdfa.errors import CheckpointError
-from fdfa.training.checkpoint import latest, read_checkpoint, write_checkpoint
+from fdfa.training.checkpoint import read_checkpoint, write_checkpoint
+from fdfa.training.checkpoint_names import latest
 from tests.training.checkpoint_cases import FILES, example, example_step
 
 

@@ -10,7 +10,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fdfa.errors import CheckpointError
-from fdfa.training.checkpoint import Checkpoint, latest, write_checkpoint
+from fdfa.training.checkpoint import Checkpoint, write_checkpoint
+from fdfa.training.checkpoint_names import latest
 from tests.training.checkpoint_cases import example, example_step
 
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fdfa.errors import CheckpointError
-from fdfa.training.checkpoint import Checkpoint, latest, read_checkpoint, write_checkpoint
+from fdfa.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from fdfa.training.checkpoint_names import latest
 from fdfa.training.contents import tensor_bytes
 from tests.training.checkpoint_cases import FILES, assert_same, bits, example
 

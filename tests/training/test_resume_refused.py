@@ -1,12 +1,10 @@
-"""What a resume lacks is named, every single entry of it; and what does not belong is refused."""
+"""A checkpoint that does not belong to a training is refused, and nothing changed."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import functools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -26,127 +24,9 @@ from fdfa.training import (
     capture,
     restore,
 )
-from tests.methods import PARAMETERS, adam_on_maps
-from tests.training.networks import busy, dense, pictures, points
-
-# In the middle of the second epoch, with everything that a checkpoint can hold.
-FULL: dict[str, Any] = {"epochs": 3, "batch_size": 5, "patience": 3, "precision": "float16"}
-
-
-class Counter(Callback):
-    """Has a state; counts steps."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def step_finished(self, trainer: Trainer, result: StepResult) -> None:
-        self.count += 1
-
-    def state(self) -> Mapping[str, Any]:
-        return {"count": self.count}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.count = state["count"]
-
-
-class Keep(Callback):
-    """Keeps a copy of the checkpoint of one step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-        self.checkpoint: Checkpoint | None = None
-
-    def step_finished(self, trainer: Trainer, result: StepResult) -> None:
-        if result.step == self.step:
-            self.checkpoint = copy.deepcopy(capture(trainer))
-
-
-def learner(kind: str, seed: int) -> nn.Module:
-    if kind == "plain":
-        return busy(seed)
-    # The map's own optimiser: as much state as a method can have.
-    options = {"feedback_update": adam_on_maps} if kind == "fdfa" else {}
-    return fdfa.wrap(kind, busy(seed), seed=seed, **options)
-
-
-@functools.cache
-def full_checkpoint(kind: str) -> Checkpoint:
-    keep = Keep(7)
-    torch.manual_seed(0)
-    settings = TrainingSettings(**FULL)
-    trainer = Trainer(learner(kind, 1), settings, callbacks=[Counter(), keep])
-    trainer.fit(pictures(), pictures(12, augmented=False))
-    assert keep.checkpoint is not None
-    return keep.checkpoint
-
-
-def fresh(kind: str) -> Trainer:
-    return Trainer(learner(kind, 2), TrainingSettings(**FULL), seed=2, callbacks=[Counter()])
-
-
-KINDS = ("plain", *fdfa.methods())
-
-
-def test_all_of_it_is_there() -> None:
-    """What the tests below take away, one by one: if an entry is new, they have it already."""
-    checkpoint = full_checkpoint("fdfa")
-    groups = {name.split(".")[0] for name in checkpoint.state}
-    assert groups == {"learner", "optimizer", "generator", "process0", "best"}
-    assert checkpoint.values["scaler"]
-    assert checkpoint.values["in_epoch"]
-    assert checkpoint.values["steps_in_epoch"] == 2
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_each_tensor_that_is_missing_is_named(kind: str, subtests: pytest.Subtests) -> None:
-    whole = full_checkpoint(kind)
-    restore(fresh(kind), whole)
-    for part in ("model", "state"):
-        for name in getattr(whole, part):
-            with subtests.test(f"{part}: {name}"):
-                fields = {"model": dict(whole.model), "state": dict(whole.state)}
-                del fields[part][name]
-                left = Checkpoint(**fields, values=whole.values, step=whole.step)
-                with pytest.raises(CheckpointError) as caught:
-                    restore(fresh(kind), left)
-                assert name.removeprefix("learner.") in str(caught.value)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_group_of_tensors_that_is_missing_is_named(kind: str, subtests: pytest.Subtests) -> None:
-    """Of one parameter, or all, what the optimiser knows; all generators; the best weights."""
-    whole = full_checkpoint(kind)
-    for prefix in ("optimizer.0.", "optimizer.", "generator.", "process0.", "best."):
-        with subtests.test(prefix):
-            state = {n: value for n, value in whole.state.items() if not n.startswith(prefix)}
-            assert len(state) < len(whole.state)
-            with pytest.raises(CheckpointError, match=prefix.split(".")[0]):
-                restore(fresh(kind), Checkpoint(whole.model, state, whole.values, whole.step))
-
-
-def paths(value: Any, start: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """The way to every entry of nested dicts and lists."""
-    entries = value.items() if isinstance(value, dict) else enumerate(value)
-    for name, inner in entries:
-        # What MetricsLog and others keep is theirs to check, and lists are whole or not there.
-        if isinstance(value, dict):
-            yield (*start, name)
-        if isinstance(inner, (dict, list)) and name not in ("state", "betas"):
-            yield from paths(inner, (*start, name))
-
-
-@pytest.mark.parametrize("kind", ["plain", "fdfa"])
-def test_each_value_that_is_missing_is_named(kind: str, subtests: pytest.Subtests) -> None:
-    whole = full_checkpoint(kind)
-    ways = list(paths(whole.values))
-    assert len(ways) > 30
-    for way in ways:
-        with subtests.test(".".join(map(str, way))):
-            values = copy.deepcopy(whole.values)
-            place = functools.reduce(lambda inner, name: inner[name], way[:-1], values)
-            del place[way[-1]]
-            with pytest.raises(CheckpointError, match=rf"\b{way[-1]}\b"):
-                restore(fresh(kind), Checkpoint(whole.model, whole.state, values, whole.step))
+from tests.methods import PARAMETERS
+from tests.training.full_checkpoints import KINDS, Counter, Keep, fresh, full_checkpoint
+from tests.training.networks import dense, points
 
 
 @pytest.mark.parametrize("saved", KINDS)

@@ -6,9 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -17,77 +15,24 @@ from fdfa.engine.random_state import random_state_of
 from fdfa.errors import ConfigError
 from fdfa.methods import wrap
 from fdfa.studies.json_values import plain
+from fdfa.studies.network import build_network
 from fdfa.studies.options import resolved_options, seeded
 from fdfa.studies.plots import write_learning_curves
 from fdfa.studies.preparation import Prepared, prepared
 from fdfa.studies.records import from_json
 from fdfa.studies.results import Comparison, summarize
 from fdfa.studies.run_folder import RunFolder
-from fdfa.studies.runs import Run, StudyObserver, perform, recall, rehearse
-from fdfa.studies.setup import MOST_SEED, Setup, TrainConfig, check_whole
+from fdfa.studies.runs import Run, StudyObserver, perform, recall
+from fdfa.studies.setup import CompareConfig, TrainConfig
 from fdfa.studies.sinks import check_sinks
 from fdfa.studies.speed import StepTime, step_times
-from fdfa.studies.task import build_network, resolved
+from fdfa.studies.task import resolved
 from fdfa.studies.train import TrainReport
+from fdfa.studies.trial_step import rehearse
 
 __all__ = ["CompareConfig", "StudyInterrupted", "compare", "continue_comparison"]
 
 _REFERENCE = "backpropagation"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CompareConfig(Setup):
-    """Which methods are compared, and on what.
-
-    Attributes:
-        methods: names of the methods, as `fdfa methods` lists them.
-        options: of the methods, as in fdfa.feedback_rate=0.05 fdfa.probe_every=4.
-        seeds: runs of each method; run s starts every method from the same weights.
-        first_seed: seed of the first run.
-        timing_rounds: rounds, at least, in which the time of a step is measured; 10 or more.
-
-    Raises:
-        ConfigError: if a value is out of range or a method is named twice.
-
-    Example:
-        >>> CompareConfig(methods=("backpropagation", "fdfa"), seeds=1).task.data
-        'digits'
-    """
-
-    methods: tuple[str, ...] = ("backpropagation", "dfa", "fdfa")
-    options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    seeds: int = 3
-    first_seed: int = 0
-    timing_rounds: int = 20
-
-    def __post_init__(self) -> None:
-        """Check every value."""
-        if not self.methods:
-            raise ConfigError("methods: there is nothing to compare. Name at least one method.")
-        for name in self.methods:
-            if self.methods.count(name) > 1:
-                raise ConfigError(f"methods: {name!r} is named twice. Name each method once.")
-        check_whole("seeds", self.seeds, least=1, most=10_000)
-        check_whole("first_seed", self.first_seed, least=0, most=MOST_SEED - 10_000)
-        check_whole("timing_rounds", self.timing_rounds, least=10)
-
-    def run_of(self, method: str, seed: int) -> TrainConfig:
-        """The configuration of one of its runs.
-
-        Args:
-            method: that takes part.
-            seed: of the run.
-
-        Returns:
-            What `fdfa train` would be told.
-
-        Example:
-            >>> CompareConfig().run_of("dfa", 2).seed
-            2
-        """
-        common = {f.name: getattr(self, f.name) for f in dataclasses.fields(Setup)}
-        options = self.options.get(method, {})
-        return TrainConfig(method=method, options=options, seed=seed, **common)
 
 
 class StudyInterrupted(KeyboardInterrupt):

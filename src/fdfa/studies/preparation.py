@@ -14,8 +14,9 @@ from fdfa.data.dataset import Dataset
 from fdfa.errors import ConfigError
 from fdfa.studies.devices import chosen_device, process_group
 from fdfa.studies.environment import environment
+from fdfa.studies.network import build_network
 from fdfa.studies.setup import Machine
-from fdfa.studies.task import Task, build_network, load_data
+from fdfa.studies.task import Task, load_data
 from fdfa.studies.threads import suitable_threads, using_threads
 
 __all__ = ["Prepared", "prepared"]

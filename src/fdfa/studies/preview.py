@@ -10,8 +10,9 @@ from fdfa.errors import ConfigError
 from fdfa.methods import wrap
 from fdfa.studies.explain import explain
 from fdfa.studies.explanation import Explanation
+from fdfa.studies.network import build_network
 from fdfa.studies.options import resolved_options
-from fdfa.studies.task import Task, build_network, load_data
+from fdfa.studies.task import Task, load_data
 
 __all__ = ["PreviewConfig", "preview"]
 

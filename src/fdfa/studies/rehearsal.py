@@ -7,14 +7,13 @@ import math
 from pathlib import Path
 
 from fdfa.methods import wrap
-from fdfa.studies.compare import CompareConfig
 from fdfa.studies.options import resolved_options, seeded
 from fdfa.studies.preparation import prepared
 from fdfa.studies.run_folder import RunFolder
-from fdfa.studies.runs import rehearse
-from fdfa.studies.setup import TrainConfig
+from fdfa.studies.setup import CompareConfig, TrainConfig
 from fdfa.studies.sinks import check_sinks
 from fdfa.studies.task import resolved
+from fdfa.studies.trial_step import rehearse
 
 __all__ = ["Rehearsal", "rehearse_study"]
 

@@ -11,11 +11,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from fdfa.studies.compare import CompareConfig
 from fdfa.studies.evaluate import Evaluation
 from fdfa.studies.rehearsal import Rehearsal
 from fdfa.studies.results import Comparison, MethodSummary, Spread
 from fdfa.studies.runs import Run
+from fdfa.studies.setup import CompareConfig
 from fdfa.studies.tables import duration, plain_table, plural_s
 from fdfa.studies.train import TrainReport
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from fdfa.errors import ConfigError
-from fdfa.studies.compare import CompareConfig, continue_comparison
+from fdfa.studies.compare import continue_comparison
 from fdfa.studies.records import from_json
 from fdfa.studies.results import Comparison
 from fdfa.studies.run_folder import RunFolder
 from fdfa.studies.runs import StudyObserver, recall
 from fdfa.studies.saved_options import with_typed_options
-from fdfa.studies.setup import TrainConfig
+from fdfa.studies.setup import CompareConfig, TrainConfig
 from fdfa.studies.train import TrainReport, continue_training
 
 __all__ = ["Study", "read_config", "resume"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import statistics
@@ -16,7 +15,7 @@ from fdfa.data.dataset import Dataset
 from fdfa.diagnostics import alignment
 from fdfa.engine.estimator import Estimator
 from fdfa.engine.random_state import random_state_of
-from fdfa.errors import CheckpointError, ConfigError, DataError, FDFAError, briefly
+from fdfa.errors import CheckpointError, ConfigError, DataError, FDFAError
 from fdfa.studies.json_values import plain
 from fdfa.studies.records import from_json
 from fdfa.studies.run_folder import RunFolder
@@ -37,14 +36,12 @@ from fdfa.training import (
     read_checkpoint,
     read_lines,
     restore,
-    start_training,
 )
 from fdfa.training.atomic import write_file
-from fdfa.training.batching import check_batch_size, check_examples
 from fdfa.training.contents import check_tensors, tensor_bytes
 from fdfa.training.metrics import METRICS, STEPS, TIMINGS
 
-__all__ = ["Run", "StudyObserver", "perform", "recall", "rehearse"]
+__all__ = ["Run", "StudyObserver", "perform", "recall"]
 
 # Enough for a steady cosine, few enough to cost nothing beside an epoch.
 _ALIGNMENT_EXAMPLES = 256
@@ -194,42 +191,6 @@ def recall(folder: RunFolder) -> Run | None:
     return dataclasses.replace(
         from_json(Run, run, where=where), epochs=tuple(_epochs_before(folder, math.inf))
     )
-
-
-def rehearse(config: TrainConfig, learner: Estimator, data: Dataset) -> None:
-    """One step of a copy: what cannot be trained as asked fails here, before anything is written.
-
-    Args:
-        config: of the run.
-        learner: stays as it is.
-        data: what is to be learned.
-
-    Raises:
-        ConfigError: if a step cannot be made.
-        FDFAError: whatever else stands in the way.
-    """
-    settings, processes = config.training, Processes.present()
-    check_batch_size(settings, processes)
-    check_examples(settings, processes, data.train, data.validation)
-    # Batch norm refuses a part of one example.
-    part = min(2, settings.batch_size // (settings.accumulate * processes.count), len(data.train))
-    with random_state_of(0):
-        try:
-            twin = copy.deepcopy(learner)
-            twin.alone = True  # other processes have rehearsals of their own
-            start_training(twin)
-            inputs, labels = _on_device_of(learner, *data.train.first(part))
-            F.cross_entropy(twin(inputs), labels).backward()  # type: ignore[no-untyped-call]
-        except FDFAError:
-            raise
-        except Exception as error:
-            few = " Give each part at least 2 examples (batch_size, accumulate)." * (part == 1)
-            raise ConfigError(
-                f"model {config.task.model!r} cannot make a step of method {config.method!r} on "
-                f"{part} example{'' if part == 1 else 's'} of data set {config.task.data!r} "
-                f"({briefly(error, named=True)}).{few} Call the model on such a batch in training "
-                "mode to see where (--debug shows the traceback)."
-            ) from error
 
 
 def _records(config: TrainConfig, folder: RunFolder) -> list[Callback]:

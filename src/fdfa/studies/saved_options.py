@@ -15,10 +15,9 @@ from typing import Any, TypeVar
 import fdfa.data
 from fdfa.errors import ConfigError
 from fdfa.methods import methods
-from fdfa.studies.compare import CompareConfig
 from fdfa.studies.json_values import plain
 from fdfa.studies.records import value_from_json
-from fdfa.studies.setup import TrainConfig
+from fdfa.studies.setup import CompareConfig, TrainConfig
 from fdfa.studies.signatures import alternatives, hints_of
 from fdfa.studies.task import Task, factory_of
 

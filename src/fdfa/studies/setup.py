@@ -127,6 +127,61 @@ class TrainConfig(Setup):
         check_whole("seed", self.seed, least=0, most=MOST_SEED)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareConfig(Setup):
+    """Which methods are compared, and on what.
+
+    Attributes:
+        methods: names of the methods, as `fdfa methods` lists them.
+        options: of the methods, as in fdfa.feedback_rate=0.05 fdfa.probe_every=4.
+        seeds: runs of each method; run s starts every method from the same weights.
+        first_seed: seed of the first run.
+        timing_rounds: rounds, at least, in which the time of a step is measured; 10 or more.
+
+    Raises:
+        ConfigError: if a value is out of range or a method is named twice.
+
+    Example:
+        >>> CompareConfig(methods=("backpropagation", "fdfa"), seeds=1).task.data
+        'digits'
+    """
+
+    methods: tuple[str, ...] = ("backpropagation", "dfa", "fdfa")
+    options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    seeds: int = 3
+    first_seed: int = 0
+    timing_rounds: int = 20
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        if not self.methods:
+            raise ConfigError("methods: there is nothing to compare. Name at least one method.")
+        for name in self.methods:
+            if self.methods.count(name) > 1:
+                raise ConfigError(f"methods: {name!r} is named twice. Name each method once.")
+        check_whole("seeds", self.seeds, least=1, most=10_000)
+        check_whole("first_seed", self.first_seed, least=0, most=MOST_SEED - 10_000)
+        check_whole("timing_rounds", self.timing_rounds, least=10)
+
+    def run_of(self, method: str, seed: int) -> TrainConfig:
+        """The configuration of one of its runs.
+
+        Args:
+            method: that takes part.
+            seed: of the run.
+
+        Returns:
+            What `fdfa train` would be told.
+
+        Example:
+            >>> CompareConfig().run_of("dfa", 2).seed
+            2
+        """
+        common = {f.name: getattr(self, f.name) for f in dataclasses.fields(Setup)}
+        options = self.options.get(method, {})
+        return TrainConfig(method=method, options=options, seed=seed, **common)
+
+
 def check_whole(
     name: str, value: object, *, least: int, most: int | None = None, optional: bool = False
 ) -> None:

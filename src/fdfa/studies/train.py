@@ -14,10 +14,11 @@ from fdfa.studies.options import resolved_options, seeded
 from fdfa.studies.plots import write_learning_curves
 from fdfa.studies.preparation import Prepared, prepared
 from fdfa.studies.run_folder import RunFolder
-from fdfa.studies.runs import Run, StudyObserver, perform, rehearse
+from fdfa.studies.runs import Run, StudyObserver, perform
 from fdfa.studies.setup import TrainConfig
 from fdfa.studies.sinks import check_sinks
 from fdfa.studies.task import resolved
+from fdfa.studies.trial_step import rehearse
 from fdfa.training import Processes
 
 __all__ = ["TrainConfig", "TrainReport", "continue_training", "train"]

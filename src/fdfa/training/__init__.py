@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fdfa.errors import NonFiniteLossError
 from fdfa.training.callbacks import Callback, EpochResult, StepResult
-from fdfa.training.checkpoint import Checkpoint, latest, read_checkpoint, write_checkpoint
+from fdfa.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from fdfa.training.checkpoint_names import latest
 from fdfa.training.evaluation import ExampleSource, LossFunction, Score, evaluate
 from fdfa.training.metrics import MetricsLog, read_lines
 from fdfa.training.modes import eval_mode, start_training

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import errno
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from fdfa.training.atomic import (
     remove_leftovers,
     write_file,
 )
+from fdfa.training.checkpoint_names import checkpoints_in, free_name, latest, step_of
 from fdfa.training.contents import (
     check_tensors,
     tensor_bytes,
@@ -42,10 +42,8 @@ from fdfa.training.manifest import (
     read_sealed,
 )
 
-__all__ = ["Checkpoint", "latest", "read_checkpoint", "remove_checkpoints", "write_checkpoint"]
+__all__ = ["Checkpoint", "read_checkpoint", "remove_checkpoints", "write_checkpoint"]
 
-# The second number: written again at the same step, after the training was resumed there.
-_NAME = re.compile(r"step-(\d{8,})(?:\.(\d+))?")
 _REMEDIES = {
     errno.ENOSPC: "Free some space on the disk and resume.",
     errno.EDQUOT: "Your share of the disk is used up: free some space and resume.",
@@ -127,8 +125,8 @@ def write_checkpoint(folder: str | os.PathLike[str], checkpoint: Checkpoint) -> 
         # So whatever is half written here was left by a dead writer.
         stack.enter_context(run_lock(folder))
         remove_leftovers(folder)
-        earlier = _checkpoints(folder)
-        path = folder / _free_name(earlier, checkpoint.step)
+        earlier = checkpoints_in(folder)
+        path = folder / free_name(earlier, checkpoint.step)
         with new_folder(path) as hidden:
             seals = {
                 MODEL: write_file(hidden / MODEL, tensor_bytes(checkpoint.model)),
@@ -180,34 +178,6 @@ def read_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
     )
 
 
-def latest(folder: str | os.PathLike[str]) -> Path | None:
-    """The newest checkpoint, by its name alone.
-
-    Args:
-        folder: of the run's checkpoints; need not exist.
-
-    Returns:
-        Its folder, or None if there is none.
-
-    Raises:
-        CheckpointError: if the folder cannot be listed.
-
-    Example:
-        >>> print(latest("no/such/folder"))
-        None
-    """
-    try:
-        found = _checkpoints(Path(folder))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise CheckpointError(
-            f"'{folder}' cannot be searched for checkpoints: {briefly(error)}. Name a folder "
-            "that you may read."
-        ) from error
-    return found[-1] if found else None
-
-
 def remove_checkpoints(folder: Path) -> None:
     """Remove all checkpoints of a run, and their folder if nothing else is in it.
 
@@ -221,53 +191,22 @@ def remove_checkpoints(folder: Path) -> None:
         return
     with run_lock(folder):
         remove_leftovers(folder)
-        for path in _checkpoints(folder):
+        for path in checkpoints_in(folder):
             remove_folder(path)
     if os.listdir(folder) == [LOCK]:
         (folder / LOCK).unlink()
         folder.rmdir()
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    """All checkpoints of a folder, the newest last."""
-    with os.scandir(folder) as entries:
-        found = [
-            (int(match[1]), int(match[2] or 1), folder / entry.name)
-            for entry in entries
-            if (match := _NAME.fullmatch(entry.name)) and entry.is_dir()
-        ]
-    return [path for _, _, path in sorted(found)]
-
-
-def _step(path: Path) -> int:
-    """The step in a checkpoint's name."""
-    return int(path.name.removeprefix("step-").partition(".")[0])
-
-
-def _free_name(earlier: list[Path], step: int) -> str:
-    """The name of the checkpoint to write: newer than all others."""
-    name = f"step-{step:08d}"
-    if not earlier or _step(earlier[-1]) < step:
-        return name
-    newest = earlier[-1]
-    if _step(newest) > step:
-        raise CheckpointError(
-            f"the checkpoint of step {step} would be older than '{newest}': that one is of another "
-            "training. Remove it, or choose another folder."
-        )
-    # Beside the one of the same step, so that there is no moment without one.
-    return f"{name}.{int(newest.suffix[1:] or 1) + 1}"
-
-
 def _read(path: Path) -> Checkpoint:
     """One checkpoint, verified."""
     try:
-        seals = read_manifest(path, _step(path))
+        seals = read_manifest(path, step_of(path))
         return Checkpoint(
             model=_content(path / MODEL, seals[MODEL], tensors_from),
             state=_content(path / STATE, seals[STATE], tensors_from),
             values=_content(path / VALUES, seals[VALUES], values_from),
-            step=_step(path),
+            step=step_of(path),
         )
     except MemoryError as error:
         raise CheckpointError(
@@ -291,7 +230,7 @@ def _way_out(path: Path) -> str:
     """What to do about a damaged checkpoint."""
     earlier: list[Path] = []
     with contextlib.suppress(OSError):
-        earlier = [other for other in _checkpoints(path.parent) if other != path]
+        earlier = [other for other in checkpoints_in(path.parent) if other != path]
     if earlier:
         return f"Remove that folder to go on from '{earlier[-1].name}'."
     return "There is none before it: remove that folder to start anew."

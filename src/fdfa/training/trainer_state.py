@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,13 @@ from torch import Tensor, nn
 from fdfa.engine.estimator import Estimator
 from fdfa.engine.random_state import capture_random_state, restore_random_state
 from fdfa.errors import CheckpointError, NonFiniteLossError, briefly
-from fdfa.training.callbacks import Callback
+from fdfa.training.agreement import (
+    Entries,
+    check_kind,
+    check_shapes,
+    matched_callbacks,
+    shapes,
+)
 from fdfa.training.checkpoint import Checkpoint
 from fdfa.training.non_finite import not_finite
 from fdfa.training.optimizer_state import (
@@ -76,7 +81,7 @@ def capture(trainer: Trainer) -> Checkpoint:
         "optimizer": {
             "kind": type(trainer.optimizer).__name__,
             "groups": groups,
-            "shapes": _shapes(trainer.optimizer),
+            "shapes": shapes(trainer.optimizer),
             "rates": trainer.learning.rates,
         },
         "scaler": trainer.learning.scaler.state_dict(),
@@ -102,20 +107,20 @@ def restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
             Nothing is changed then, unless only the optimiser's parameters are not those that
             were saved.
     """
-    state, values = _Entries(checkpoint.state), _Entries(checkpoint.values)
+    state, values = Entries(checkpoint.state), Entries(checkpoint.values)
     # First whatever can be wrong, then what changes the trainer: the learner checks itself.
     _check(trainer, state, values)
-    optimizer = _Entries(values.take("optimizer"))
+    optimizer = Entries(values.take("optimizer"))
     check_optimizer(trainer.optimizer, optimizer.take("groups"))
-    _check_kind("learning_rate", optimizer.take("rates"), trainer.learning.rates)
-    matched = _matched_callbacks(trainer, values.take("callbacks"))
+    check_kind("learning_rate", optimizer.take("rates"), trainer.learning.rates)
+    matched = matched_callbacks(trainer, values.take("callbacks"))
     best = _restored_best(state, values.take("best"))
     own = state.below(f"process{trainer.processes.rank}")
-    sums, scaler = own.take("sums"), _Entries(values.take("scaler"))
+    sums, scaler = own.take("sums"), Entries(values.take("scaler"))
     for name in trainer.learning.scaler.state_dict():
         scaler.require(name)
     _load_learner(trainer.learner, checkpoint.model, dict(state.below("learner")))
-    _check_shapes(optimizer.take("shapes"), trainer.optimizer)
+    check_shapes(optimizer.take("shapes"), trainer.optimizer)
     restore_optimizer(trainer.optimizer, optimizer["groups"], dict(state.below("optimizer")))
     _restore_progress(trainer.progress, trainer.learning.device, state, values, sums)
     trainer.learning.scaler.load_state_dict(scaler)
@@ -127,7 +132,7 @@ def restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
     restore_random_state({name: value for name, value in own.items() if name != "sums"})
 
 
-def _check(trainer: Trainer, state: _Entries, values: _Entries) -> None:
+def _check(trainer: Trainer, state: Entries, values: Entries) -> None:
     """Whether it is all there, and of a training like this one."""
     for name in ("epoch", "step", "steps_in_epoch", "in_epoch", "examples"):
         values.require(name)
@@ -140,31 +145,12 @@ def _check(trainer: Trainer, state: _Entries, values: _Entries) -> None:
             f"{trainer.processes.count}: every process has random numbers of its own. Resume it "
             f"with as many (torchrun --nproc-per-node {count})."
         )
-    _check_kind("method", values.take("method"), getattr(trainer.learner, "method", None))
-    optimizer = _Entries(values.take("optimizer"))
-    _check_kind("optimizer", optimizer.take("kind"), type(trainer.optimizer).__name__)
-    saved = _Entries(values.take("settings"))
+    check_kind("method", values.take("method"), getattr(trainer.learner, "method", None))
+    optimizer = Entries(values.take("optimizer"))
+    check_kind("optimizer", optimizer.take("kind"), type(trainer.optimizer).__name__)
+    saved = Entries(values.take("settings"))
     for name, value in _decisive(trainer).items():
-        _check_kind(name, saved.take(name), value)
-
-
-class _Entries(dict[str, Any]):
-    """Entries of a checkpoint; one that is missing is named."""
-
-    def take(self, name: str) -> Any:
-        self.require(name)
-        return self[name]
-
-    def require(self, name: str) -> None:
-        if name not in self:
-            raise CheckpointError(
-                f"the checkpoint lacks '{name}': it cannot be resumed exactly. Its weights can "
-                "still be used (model.safetensors in its folder); start a new training from them."
-            )
-
-    def below(self, prefix: str) -> _Entries:
-        start = f"{prefix}."
-        return _Entries({k[len(start) :]: v for k, v in self.items() if k.startswith(start)})
+        check_kind(name, saved.take(name), value)
 
 
 def _decisive(trainer: Trainer) -> dict[str, Any]:
@@ -177,11 +163,6 @@ def _decisive(trainer: Trainer) -> dict[str, Any]:
     return decisive
 
 
-def _shapes(optimizer: torch.optim.Optimizer) -> list[list[int]]:
-    """Of all parameters that it steps, in their order."""
-    return [list(p.shape) for group in optimizer.param_groups for p in group["params"]]
-
-
 def _of_this_process(trainer: Trainer) -> dict[str, Tensor]:
     """What differs among processes: random numbers, and the sums of the running epoch."""
     progress = trainer.progress
@@ -190,7 +171,7 @@ def _of_this_process(trainer: Trainer) -> dict[str, Tensor]:
 
 
 def _restore_progress(
-    progress: Progress, device: torch.device, state: _Entries, values: _Entries, sums: Tensor
+    progress: Progress, device: torch.device, state: Entries, values: Entries, sums: Tensor
 ) -> None:
     progress.epoch, progress.step = values.take("epoch"), values.take("step")
     progress.in_epoch = values.take("in_epoch")
@@ -233,65 +214,11 @@ def _load_learner(learner: nn.Module, model: Mapping[str, Tensor], own: dict[str
         ) from error
 
 
-def _restored_best(state: _Entries, best: Mapping[str, Any] | None) -> Best | None:
+def _restored_best(state: Entries, best: Mapping[str, Any] | None) -> Best | None:
     if best is None:
         return None
-    known = _Entries(best)
+    known = Entries(best)
     return Best(known.take("epoch"), known.take("accuracy"), dict(state.below("best")))
-
-
-def _matched_callbacks(
-    trainer: Trainer, saved: list[dict[str, Any]]
-) -> list[tuple[Callback, dict[str, Any]]]:
-    """Each saved state beside the callback of its kind, in order."""
-    waiting = [_Entries(entry) for entry in saved]
-    for entry in waiting:
-        entry.require("kind")
-        entry.require("state")
-    matched = []
-    for callback in trainer.callbacks:
-        kind = type(callback).__name__
-        found = next((entry for entry in waiting if entry["kind"] == kind), None)
-        if found is not None:
-            waiting.remove(found)
-            if found["state"]:
-                matched.append((callback, found["state"]))
-        elif callback.state():
-            raise CheckpointError(
-                f"the checkpoint lacks the state of callback {kind}. Resume with the callbacks "
-                "that the training was started with."
-            )
-    if lost := [entry["kind"] for entry in waiting if entry["state"]]:
-        raise CheckpointError(
-            "the checkpoint holds the state of callbacks that are not there: "
-            f"{', '.join(lost)}. Resume with the callbacks that the training was started with."
-        )
-    return matched
-
-
-def _check_shapes(saved: list[list[int]], optimizer: torch.optim.Optimizer) -> None:
-    here = _shapes(optimizer)
-    if saved != here:
-        pairs = enumerate(itertools.zip_longest(saved, here), 1)
-        number, (theirs, ours) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
-        raise CheckpointError(
-            f"the checkpoint's optimiser steps {len(saved)} parameter(s), this one {len(here)}: "
-            f"number {number} is {_shape(theirs)} in the checkpoint and {_shape(ours)} here. "
-            "Resume with the same parameters in the same order."
-        )
-
-
-def _shape(sizes: list[int] | None) -> str:
-    return "missing" if sizes is None else f"of shape {tuple(sizes)}"
-
-
-def _check_kind(what: str, saved: Any, here: Any) -> None:
-    if saved != here:
-        raise CheckpointError(
-            f"the checkpoint is of {f'no {what}' if saved is None else f'{what} {saved!r}'} and "
-            f"this training of {'none' if here is None else repr(here)}. Resume it with the {what} "
-            "that it was started with."
-        )
 
 
 def _tensors(entries: Mapping[str, Any], *, owner: str) -> dict[str, Tensor]:
