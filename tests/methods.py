@@ -19,6 +19,7 @@ __all__ = [
     "CASES",
     "FAST_CASES",
     "METHODS",
+    "NAMES",
     "PARAMETERS",
     "Case",
     "ErrorInput",
@@ -552,3 +553,9 @@ def marked(case: Case, *marks: pytest.MarkDecorator) -> ParameterSet:
 
 
 PARAMETERS = tuple(marked(case) for case in CASES)
+
+# As many of the names, for what does not depend on a method's options.
+NAMES = tuple(
+    pytest.param(info.name, marks=() if info.name in (*_HEART, *_ONE_A_PART) else pytest.mark.slow)
+    for info in METHODS
+)

@@ -18,6 +18,7 @@ from fdfa.cli import main
 from fdfa.data import registry
 from fdfa.training import latest, read_checkpoint
 from tests.cli.processes import Program, cut_and_resumed, fdfa, finished_again, operations_of
+from tests.methods import NAMES
 from tests.studies.folders import assert_same_comparisons, assert_same_runs, runs_of
 
 SMALL = ["--batch-size", "256", "--model-options", "width=8", "depth=1", "--checkpoint-steps", "4"]
@@ -29,7 +30,6 @@ RICH = [
     *("--schedule", "cosine", "--warmup-epochs", "0.5", "--clip-norm", "1", "--optimizer", "sgd"),
     *("--learning-rate", "0.5", "--validation", "50", "--epochs", "9"),
 ]
-METHODS = list(library.methods())
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def whole(argv: list[str], out: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_a_run_killed_again_and_again_ends_as_one_that_was_not(
     method: str, counted: int, tmp_path: Path
 ) -> None:
@@ -188,12 +188,12 @@ def test_a_full_disk_is_one_panel_and_the_old_checkpoint_is_whole(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_killed_at_every_seventh_operation(method: str, counted: int, tmp_path: Path) -> None:
     """Each run is killed once and resumed once; all moments there are, in steps of seven."""
     argv = [*TRAIN, "--method", method]
     expected = whole(argv, tmp_path / "whole")
-    for operation in range(1 + METHODS.index(method), counted, 7):
+    for operation in range(1 + list(library.methods()).index(method), counted, 7):
         out = tmp_path / f"cut-{operation}"
         start = [*argv, "--out", out, "--quiet"]
         assert fdfa(*start, cwd=tmp_path, kill_at=operation).status == -signal.SIGKILL
@@ -207,7 +207,7 @@ def test_killed_at_every_seventh_operation(method: str, counted: int, tmp_path: 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a_comparison_killed_at_random_moments(seed: int, tmp_path: Path) -> None:
-    argv = [*COMPARE, "--methods", *METHODS, "--log-steps", "5"]
+    argv = [*COMPARE, "--methods", *library.methods(), "--log-steps", "5"]
     expected = whole(argv, tmp_path / "whole")
     out = tmp_path / "cut"
     start = [*argv, "--out", out, "--quiet"]

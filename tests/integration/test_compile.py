@@ -15,7 +15,7 @@ import fdfa
 CASES = [
     ("dfa", {}),
     ("fdfa", {}),
-    ("fdfa", {"noise": "rademacher", "probe_every": 2}),
+    pytest.param("fdfa", {"noise": "rademacher", "probe_every": 2}, marks=pytest.mark.slow),
 ]
 
 

@@ -38,6 +38,7 @@ def test_the_average_approaches_the_jacobian_as_one_minus_a_power() -> None:
     assert mean_deviation(ends, J) > LIMIT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "kurtosis"), [("normal", 3), ("rademacher", 1)])
 def test_the_average_settles_at_the_stationary_variance(noise: str, kurtosis: int) -> None:
     """Var B -> a / (2 - a) Var Jhat, from every sixth step of one run (correlation .5^6)."""

@@ -180,6 +180,7 @@ def test_a_guess_of_zeros_is_refused() -> None:
         learner(data()[0])
 
 
+@pytest.mark.slow
 def test_an_input_gets_a_forward_gradient_too() -> None:
     """Of a pass of its own: unbiased, and the weights learn what they learn without it."""
     learner, alone = (fdfa.ForwardGradient(small(), seed=7) for _ in range(2))

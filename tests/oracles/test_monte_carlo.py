@@ -115,6 +115,7 @@ def test_the_total_error_of_one_probe_follows_the_closed_form(noise: str) -> Non
     assert deviation(measured.mean(0), expected * 5 / 4, error) > LIMIT  # N - 1 for N
 
 
+@pytest.mark.slow
 def test_a_batch_in_train_mode_batch_norm_teaches_the_own_sample_block() -> None:
     """Batch norm couples samples, yet E[d_n^T p_n] = dy_n/dh_n; the mean over n is learned."""
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2)).double()

@@ -74,6 +74,7 @@ def test_shapes_of_the_tangent_sets() -> None:
     torch.testing.assert_close(cosines, torch.full((3,), 0.75**0.5).double())
 
 
+@pytest.mark.slow
 def test_projection_ignores_angles_and_the_mean_does_not() -> None:
     """E cos^2 with the gradient is k/n at every angle; the mean's falls with it."""
     means = {}
@@ -92,7 +93,7 @@ def _beta(a: float, b: float) -> tuple[float, float]:
     return a / (a + b), a * b / ((a + b) ** 2 * (a + b + 1))
 
 
-@pytest.mark.parametrize("k", [2, 5])
+@pytest.mark.parametrize("k", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_laws_of_the_projection(k: int) -> None:
     found, g = draws("multi-tangent", 2500, count=k)
     squared = torch.nn.functional.cosine_similarity(found, g[None]).square()
@@ -123,6 +124,7 @@ def test_laws_of_the_mean(kind: str) -> None:
         assert mean_deviation(squared, k / N) > LIMIT  # the projection's law
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["orthonormal", "angle"])
 def test_the_mean_of_other_tangents_is_unbiased(kind: str) -> None:
     found, g = draws("multi-tangent", 2500, count=3, combine="mean", tangents=kind, angle=50)
@@ -145,9 +147,13 @@ def _descents(n: int, k: int, steps: int, runs: int, combine: str) -> Tensor:
     return torch.stack(found)
 
 
+# n, k, steps, runs
+DESCENTS = ((12, 3, 5, 250), (32, 4, 20, 1500))
+
+
 @pytest.mark.parametrize(
     ("n", "k", "steps", "runs"),
-    [(12, 3, 5, 250), pytest.param(32, 4, 20, 1500, marks=pytest.mark.slow)],
+    [(12, 3, 3, 60), *(pytest.param(*more, marks=pytest.mark.slow) for more in DESCENTS)],
 )
 @pytest.mark.parametrize("combine", ["projection", "mean"])
 def test_descent_on_the_sphere(combine: str, n: int, k: int, steps: int, runs: int) -> None:

@@ -188,6 +188,7 @@ def test_fg_a_has_the_mean_and_variance_of_the_closed_form(noise: str) -> None:
     assert variance_deviation(credits, theory(draws.truth, 4 - KURTOSIS[noise])) > LIMIT
 
 
+@pytest.mark.slow
 def test_fg_a_on_weights_of_a_linear_network() -> None:
     """Mean: autograd's gradient. Var G_ij = sum_n x_nj^2 (|q_n|^2 + q_ni^2), independent p_n."""
     model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(4, 3), nn.Linear(3, 2)).double()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
@@ -44,6 +45,7 @@ def test_error_is_the_third_derivatives() -> None:
     assert (_error(1e-2)[0] / _error(1e-3)[0] / 100 - 1).abs() < 0.02  # one-sided it would be 10
 
 
+@pytest.mark.slow
 def test_mean_and_variance() -> None:
     for noise, sign in (("normal", 1), ("rademacher", -1)):
         found, g = taken("spsa", 600, noise=noise)

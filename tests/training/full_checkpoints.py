@@ -12,7 +12,7 @@ from torch import nn
 
 import fdfa
 from fdfa.training import Callback, Checkpoint, StepResult, Trainer, TrainingSettings, capture
-from tests.methods import adam_on_maps
+from tests.methods import NAMES, adam_on_maps
 from tests.training.networks import busy, pictures
 
 __all__ = ["FULL", "KINDS", "Counter", "Keep", "fresh", "full_checkpoint", "learner"]
@@ -72,4 +72,4 @@ def fresh(kind: str) -> Trainer:
     return Trainer(learner(kind, 2), TrainingSettings(**FULL), seed=2, callbacks=[Counter()])
 
 
-KINDS = ("plain", *fdfa.methods())
+KINDS = ("plain", *NAMES)

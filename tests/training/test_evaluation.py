@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import fdfa
 from fdfa.data import Examples
 from fdfa.training import evaluate
+from tests.methods import NAMES
 from tests.training.networks import busy, pictures
 
 
@@ -36,7 +37,7 @@ def test_another_loss() -> None:
     assert score.loss == pytest.approx((1 + 0 + 1 + 1 + 9 + 1) / 6, rel=1e-6)
 
 
-@pytest.mark.parametrize("method", [None, *fdfa.methods()])
+@pytest.mark.parametrize("method", [None, *NAMES])
 def test_modes_statistics_gradients_and_generators_stay(method: str | None) -> None:
     model = busy()
     learner = model if method is None else fdfa.wrap(method, model)

@@ -18,6 +18,7 @@ import fdfa
 from fdfa.data import Examples
 from fdfa.errors import FDFAError, NonFiniteLossError
 from fdfa.training import Trainer, TrainingSettings
+from tests.methods import NAMES
 from tests.training.cuts import assert_same_bits
 from tests.training.networks import Apply, dense, points
 from tests.training.raw import copies
@@ -129,7 +130,7 @@ def test_the_model_itself_is_named_where_no_layer_is_to_blame() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("method", [None, *fdfa.methods()])
+@pytest.mark.parametrize("method", [None, *NAMES])
 def test_the_example_is_named(method: str | None, value: float) -> None:
     inputs = points().inputs.clone()
     inputs[13, 2] = value
@@ -153,7 +154,7 @@ def test_an_example_that_is_a_single_number() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("method", [None, *fdfa.methods()])
+@pytest.mark.parametrize("method", [None, *NAMES])
 def test_the_parameter_is_named(method: str | None, value: float) -> None:
     model = dense()
     model[4].bias.data[1] = value
@@ -169,7 +170,7 @@ def test_a_buffer_that_is_not_finite_is_found_by_its_layer() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize("method", [None, *fdfa.methods()])
+@pytest.mark.parametrize("method", [None, *NAMES])
 def test_the_loss_function_is_named(method: str | None, value: float) -> None:
     def loss_function(outputs: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(outputs, labels) * value

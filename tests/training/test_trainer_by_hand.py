@@ -13,7 +13,7 @@ from torch import nn
 import fdfa
 from fdfa.data import Examples
 from fdfa.training import Trainer, TrainingSettings
-from tests.methods import PARAMETERS, Case
+from tests.methods import NAMES, PARAMETERS, Case
 from tests.training.cuts import assert_same_bits, optimizer_tensors
 from tests.training.listening import Listener, Recorder, examples, network
 from tests.training.networks import dense, points
@@ -99,7 +99,7 @@ def assert_equals_by_hand(
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("method", fdfa.methods())
+@pytest.mark.parametrize("method", NAMES)
 def test_each_optimizer(method: str, name: str) -> None:
     fields, make = OPTIMIZERS[name]
     learner, twin = (fdfa.wrap(method, network(), seed=5) for _ in range(2))
@@ -108,7 +108,7 @@ def test_each_optimizer(method: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RATES)
-@pytest.mark.parametrize("method", fdfa.methods())
+@pytest.mark.parametrize("method", NAMES)
 def test_each_schedule(method: str, name: str) -> None:
     fields, factors = RATES[name]
     learner, twin = (fdfa.wrap(method, network(), seed=5) for _ in range(2))
