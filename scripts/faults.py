@@ -32,6 +32,9 @@ PROBES = "tests/engine/test_probes.py"
 RULES = "tests/engine/test_tangents.py"
 IN_MODELS = "tests/engine/test_tangents_in_models.py"
 EXCHANGED = "tests/oracles/test_feedback_weights.py"
+SIGNS = "tests/oracles/test_sign_symmetric.py"
+KOLEN_POLLACK = "tests/oracles/test_kolen_pollack.py"
+MIRROR = "tests/oracles/test_weight_mirror.py"
 USER_CODE = "tests/engine/test_user_code.py"
 TAPS = "tests/engine/test_taps_auto.py"
 
@@ -297,7 +300,7 @@ FAULTS = (
     ),
     Fault(
         "a layer's own transpose carries the error",
-        "engine/feedback_weights.py",
+        "engine/weight_exchange.py",
         "                return _Marked(self, weight, tensor)",
         "                pass",
         (f"{EXCHANGED}::test_three_layers_by_hand_over_several_steps",),
@@ -307,20 +310,20 @@ FAULTS = (
         "methods/sign_symmetric.py",
         "weight.sign().mul_(math.sqrt(2 / sum(fans(weight))))",
         "weight.sign()",
-        (f"{EXCHANGED}::test_uniform_signs_are_backpropagation_where_all_magnitudes_are_s",),
+        (f"{SIGNS}::test_uniform_signs_are_backpropagation_where_all_magnitudes_are_s",),
     ),
     Fault(
         "Kolen-Pollack forgets nothing",
         "methods/kolen_pollack.py",
         "self.feedback[name] * (1 - self.decay)",
         "self.feedback[name] * 1",
-        (f"{EXCHANGED}::test_kolen_pollack_is_the_papers_under_sgd",),
+        (f"{KOLEN_POLLACK}::test_kolen_pollack_is_the_papers_under_sgd",),
     ),
     Fault(
         "growth control that does nothing",
         "methods/weight_mirror.py",
         "                turned *= B.norm() / turned.norm()",
         "                pass",
-        (f"{EXCHANGED}::test_the_mirror_turns_to_the_weight",),
+        (f"{MIRROR}::test_the_mirror_turns_to_the_weight",),
     ),
 )

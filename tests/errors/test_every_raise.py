@@ -17,7 +17,7 @@ from tests.errors.sites import PACKAGE, Site, collected_texts, lost_makers, rais
 # File, function, a word of the statement, and why no test of this machine gets there.
 NOT_HERE = [
     (
-        "engine/feedback_weights.py",
+        "engine/feedback_weight_estimator.py",
         "_no_credit",
         "fault of fdfa",
         "a guard: there is no tap that could ask for a credit",

@@ -1,4 +1,4 @@
-"""Running a model with some of its modules' ``forward`` wrapped for the length of one pass."""
+"""Running a model with something in it, or about it, replaced for the length of one pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from torch import nn
 
 from fdfa.engine.random_state import capture_random_state, restore_random_state
 
-__all__ = ["Forward", "Interception", "safe_forward", "untouched_state"]
+__all__ = [
+    "Forward",
+    "Interception",
+    "safe_forward",
+    "standing_in",
+    "uncached_autocast",
+    "untouched_state",
+]
 
 Forward = Callable[..., Any]
 
@@ -79,6 +86,43 @@ def untouched_state(model: nn.Module) -> Iterator[None]:
             for module, name, buffer in owners:
                 module._buffers[name] = buffer
             restore_random_state(others)
+
+
+@contextlib.contextmanager
+def standing_in(model: nn.Module, places: Mapping[int, torch.Tensor]) -> Iterator[None]:
+    """Other tensors in the places of parameters, wherever the modules hold them.
+
+    A recurrent layer holds its weights a second time, in a list.
+    """
+    parameters, lists = [], []
+    for module in model.modules():
+        own = module._parameters
+        parameters += [(own, name, p) for name, p in own.items() if p is not None]
+        if isinstance(module, nn.RNNBase):
+            lists.append((module, module._flat_weights))
+    try:
+        for own, name, parameter in parameters:
+            own[name] = places.get(id(parameter), parameter)  # type: ignore[assignment]
+        for module, weights in lists:
+            stand_ins = [None if w is None else places.get(id(w), w) for w in weights]
+            module.__dict__["_flat_weights"] = stand_ins
+        yield
+    finally:
+        for own, name, parameter in parameters:
+            own[name] = parameter
+        for module, weights in lists:
+            module.__dict__["_flat_weights"] = weights
+
+
+@contextlib.contextmanager
+def uncached_autocast() -> Iterator[None]:
+    """Casts of weights are made in this context, never taken from an earlier pass's cache."""
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
 
 
 def safe_forward(module: nn.Module) -> Forward | None:

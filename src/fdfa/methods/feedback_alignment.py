@@ -5,12 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fdfa.engine.feedback_weights import (
-    FeedbackWeightEstimator,
-    WeightStart,
-    check_start,
-    draw_start,
-)
+from fdfa.engine.feedback_weight_estimator import FeedbackWeightEstimator
+from fdfa.engine.feedback_weights import WeightStart, check_start, draw_start
 
 __all__ = ["FeedbackAlignment"]
 

@@ -9,14 +9,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fdfa.engine.weight_probe import (
+from fdfa.engine.directions import (
     Direction,
     Directions,
     DrawnDirection,
     KeptDirection,
-    WeightProbeEstimator,
     norm_of,
 )
+from fdfa.engine.weight_probe import WeightProbeEstimator
 from fdfa.errors import ConfigError, unknown_name
 
 __all__ = ["ForwardGradient"]

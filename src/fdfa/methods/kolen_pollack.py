@@ -8,12 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from fdfa.engine.feedback_weights import (
-    FeedbackWeightEstimator,
-    WeightStart,
-    check_start,
-    draw_start,
-)
+from fdfa.engine.feedback_weight_estimator import FeedbackWeightEstimator
+from fdfa.engine.feedback_weights import WeightStart, check_start, draw_start
 from fdfa.engine.weight_uses import WeightUses
 from fdfa.errors import ConfigError
 

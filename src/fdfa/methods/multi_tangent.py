@@ -10,12 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fdfa.engine.weight_probe import (
-    Directions,
-    DrawnDirection,
-    KeptDirection,
-    WeightProbeEstimator,
-)
+from fdfa.engine.directions import Directions, DrawnDirection, KeptDirection
+from fdfa.engine.weight_probe import WeightProbeEstimator
 from fdfa.errors import ConfigError, ProbeError, unknown_name
 
 __all__ = ["MultiTangent"]

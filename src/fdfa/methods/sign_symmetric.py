@@ -9,7 +9,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from fdfa.engine.feedback_weights import FeedbackWeightEstimator, draw_start, fans
+from fdfa.engine.feedback_weight_estimator import FeedbackWeightEstimator
+from fdfa.engine.feedback_weights import draw_start, fans
 from fdfa.engine.probes import generator_for
 from fdfa.errors import ConfigError
 

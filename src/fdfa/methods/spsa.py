@@ -7,7 +7,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from fdfa.engine.weight_probe import Directions, DrawnDirection, WeightProbeEstimator
+from fdfa.engine.directions import Directions, DrawnDirection
+from fdfa.engine.weight_probe import WeightProbeEstimator
 from fdfa.errors import ConfigError, unknown_name
 
 __all__ = ["SPSA"]

@@ -12,14 +12,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from fdfa.engine.distributed import process_rank, sum_over_processes
-from fdfa.engine.feedback_weights import (
-    FeedbackWeightEstimator,
-    WeightStart,
-    check_start,
-    draw_start,
-)
+from fdfa.engine.feedback_weight_estimator import FeedbackWeightEstimator
+from fdfa.engine.feedback_weights import WeightStart, check_start, draw_start
 from fdfa.engine.probes import Probe
-from fdfa.engine.weight_uses import Place, Product, WeightUses
+from fdfa.engine.weight_trace import Place, Product
+from fdfa.engine.weight_uses import WeightUses
 from fdfa.errors import ConfigError, UnsupportedModelError
 
 __all__ = ["WeightMirror"]
