@@ -11,19 +11,22 @@ from typing import Any
 
 import pytest
 
-from tests.methods import CASES, METHODS, Case, marked
+from tests.methods import CASES, FAST_CASES, METHODS, Case, marked
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Spreads the registry over the tests, so that none can forget a method."""
-    if "case" in metafunc.fixturenames:
-        metafunc.parametrize("case", [_excused(metafunc, case) for case in CASES], ids=str)
-    if "steady_case" in metafunc.fixturenames:
-        steady = [_excused(metafunc, case) for case in CASES if not case.varying]
-        metafunc.parametrize("steady_case", steady, ids=str)
-    if "first_case" in metafunc.fixturenames:
-        first = [next(case for case in CASES if case.info is info) for info in METHODS]
-        metafunc.parametrize("first_case", [_excused(metafunc, case) for case in first], ids=str)
+    # Thousands of slow cases would be made only to be deselected: seconds in every worker.
+    fast_only = metafunc.config.getoption("markexpr") == "not slow"
+    cases = FAST_CASES if fast_only else CASES
+    chosen = {
+        "case": cases,
+        "steady_case": [case for case in cases if not case.varying],
+        "first_case": [case for case in cases if case.id == case.info.cases[0][0]],
+    }
+    for name in chosen.keys() & set(metafunc.fixturenames):
+        parameters = [_excused(metafunc, case) for case in chosen[name]]
+        metafunc.parametrize(name, parameters, ids=str)
     if "info" in metafunc.fixturenames:
         metafunc.parametrize("info", METHODS, ids=lambda info: info.name)
 
