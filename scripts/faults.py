@@ -326,4 +326,18 @@ FAULTS = (
         "                pass",
         (f"{MIRROR}::test_the_mirror_turns_to_the_weight",),
     ),
+    Fault(
+        "a sample is centred on itself too",
+        "methods/opzo.py",
+        "return y - (y.sum(0) - y) / others if others else y",
+        "return y - y.mean(0)",
+        ("tests/oracles/test_opzo.py::test_trains_as_the_naive_loop",),
+    ),
+    Fault(
+        "an antithetic pair divided by one distance",
+        "methods/opzo.py",
+        "run, answer = learning(), (ahead - behind) / 2",
+        "run, answer = learning(), ahead - behind",
+        ("tests/oracles/test_opzo.py::test_differences_that_are_exact_give_fdfas_maps",),
+    ),
 )

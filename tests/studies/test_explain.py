@@ -97,6 +97,14 @@ def test_a_finite_difference_costs_two_passes() -> None:
     }
 
 
+@pytest.mark.parametrize(("form", "passes"), [("centred", 0), ("two-point", 1), ("antithetic", 2)])
+def test_noise_at_the_taps_costs_as_many_passes_as_its_form(form: str, passes: int) -> None:
+    found = explain(fdfa.wrap("opzo", dense(), form=form), X)
+    assert {name: tangent for name, (_, _, _, tangent) in counts(found).items()} == {
+        name: passes * count for name, count in FORWARD.items()
+    }
+
+
 def test_depth_lets_gradients_pass_within_a_block() -> None:
     found = explain(fdfa.DFA(dense(), depth=2), X)
     assert [tap.name for tap in found.taps] == ["3"]

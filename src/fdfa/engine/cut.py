@@ -103,7 +103,8 @@ class CutModel:
         Args:
             args: positional arguments of the model.
             kwargs: keyword arguments of the model.
-            noises: when probing, one perturbation a tap, added to the tangent there.
+            noises: one perturbation a tap: when probing, added to the tangent there; else to the
+                tensor itself, behind the cut.
             active_only: add none where the tapped tensor is zero.
 
         Returns:
@@ -147,7 +148,8 @@ class CutModel:
 
     def _cut(self, tap: Tap, tensor: Tensor) -> Tensor:
         self._taps.append(_behind_hooks(tensor))
-        return tensor.detach()
+        noise = self._noises.get(tap.name)
+        return tensor.detach() if noise is None else tensor.detach() + noise.to(tensor.dtype)
 
     def _perturb(self, tap: Tap, tensor: Tensor) -> Tensor:
         plain = self._handover.take()

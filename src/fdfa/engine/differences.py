@@ -1,11 +1,12 @@
 """The probe for what has no forward derivative.
 
-Two more forward passes with the taps moved a little.
+More forward passes, with the taps moved a little.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from fdfa.engine.intercept import untouched_state
 from fdfa.engine.taps import Tap, TapPlan
 from fdfa.errors import ProbeError
 
-__all__ = ["central_difference"]
+__all__ = ["central_difference", "moved_outputs"]
 
 
 def central_difference(
@@ -55,8 +56,53 @@ def central_difference(
     Raises:
         ProbeError: if the model is narrower than float32.
     """
+    if step is None:
+        double = any(parameter.dtype == torch.float64 for parameter in model.parameters())
+        step = 1e-5 if double else 1e-3
+    ahead, behind = moved_outputs(
+        model,
+        plan,
+        args,
+        kwargs,
+        find_output=find_output,
+        noises=noises,
+        distances=(step, -step),
+        active_only=active_only,
+    )
+    return (ahead - behind) / (2 * step)
 
-    def move(tap: Tap, tensor: Tensor) -> Tensor:
+
+def moved_outputs(
+    model: nn.Module,
+    plan: TapPlan,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    find_output: Callable[[Any], Tensor],
+    noises: Sequence[Tensor],
+    distances: Sequence[float],
+    active_only: bool = False,
+) -> list[Tensor]:
+    """The outputs ``y(h + s p)``, each by a pass of its own as :func:`central_difference` says.
+
+    Args:
+        model: the user's model.
+        plan: where the taps are.
+        args: positional arguments of the model.
+        kwargs: keyword arguments of the model.
+        find_output: picks the output out of what the model returns.
+        noises: p_l, one a tap.
+        distances: every s.
+        active_only: one pass more finds the units at zero, and sets their noise to zero, in place.
+
+    Returns:
+        One output a distance.
+
+    Raises:
+        ProbeError: if the model is narrower than float32.
+    """
+
+    def move(distance: float, tap: Tap, tensor: Tensor) -> Tensor:
         return tensor.add(noise_of[tap.name].to(tensor.dtype), alpha=distance)
 
     def silence(tap: Tap, tensor: Tensor) -> Tensor:
@@ -74,15 +120,9 @@ def central_difference(
         raise ProbeError(
             "finite differences need float32 or wider, and the model is narrower: they would be"
             " differences of rounding errors. Keep the model in float32 under autocast, or pass"
-            " probe='forward-ad'."
+            " probe='forward-ad' where the method has it."
         )
     noise_of = {tap.name: noise for tap, noise in zip(plan.taps, noises, strict=True)}
-    if step is None:
-        double = any(parameter.dtype == torch.float64 for parameter in model.parameters())
-        step = 1e-5 if double else 1e-3
     if active_only:
         output(silence)
-    distance = step
-    ahead = output(move)
-    distance = -step
-    return (ahead - output(move)) / (2 * step)
+    return [output(functools.partial(move, distance)) for distance in distances]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -174,26 +175,10 @@ class TappedEstimator(Estimator):
         plan, probe = cut.plan, self.probe
         due = probe is not None and probe.due(step) and bool(plan.taps)
         due = due and (self.probed_credit or not self.alone)
-        noises: Sequence[Tensor] | None = None
-        derivative = None
-        if probe is not None and plan.taps and (due or checkpoint_region() is not None):
-            # what a checkpoint runs again must save what this pass saves: probe in both, or neither
-            noises = self._perturbations(probe, plan, step)
-        if noises is not None and probe is not None and probe.derivative == "finite-difference":
-            derivative = central_difference(
-                self.model,
-                plan,
-                args,
-                kwargs,
-                find_output=self._output_of,
-                noises=noises,
-                step=probe.difference_step,
-                active_only=probe.active_only,
-            )
-            run = cut.next(probing=False).run(args, kwargs)
-        elif noises is not None and probe is not None:
-            run = cut.next(probing=True).run(args, kwargs, noises, probe.active_only)
-            derivative, noises = run.derivative, run.noises
+        # what a checkpoint runs again must save what this pass saves: tangents in both, or in none
+        saves = probe is not None and probe.derivative == "forward-ad"
+        if probe is not None and plan.taps and (due or (saves and checkpoint_region() is not None)):
+            run = self.probing_pass(probe, cut, args, kwargs, step)
         else:
             run = cut.next(probing=False).run(args, kwargs)
         if not plan.taps:
@@ -201,8 +186,8 @@ class TappedEstimator(Estimator):
         if cut.to_be_checked(run):
             check_cut(self.model, plan, run.output, run.taps)
         lesson = Lesson(plan.taps)
-        if due and noises is not None and derivative is not None:
-            d, *p = (_matrix(tensor, self.sample_dims) for tensor in (derivative, *noises))
+        if due and run.derivative is not None:
+            d, *p = (_matrix(tensor, self.sample_dims) for tensor in (run.derivative, *run.noises))
             lesson.derivative, lesson.perturbations = d.to(p[0].dtype), p
         if self.keeps_activations and not self.alone:
             lesson.activations = [_matrix(h.detach(), self.sample_dims) for h in run.taps]
@@ -215,6 +200,49 @@ class TappedEstimator(Estimator):
             return seal(tensor, y) if next(gradients, True) else tensor
 
         return map_tensors(run.returned, joined_or_sealed)
+
+    @property
+    def further_passes(self) -> int:
+        """Forward passes that a step takes beside the one that learns, where it probes."""
+        if self.probe is None or self.probe.derivative == "forward-ad":
+            return 0
+        return 2 + self.probe.active_only
+
+    def probing_pass(
+        self,
+        probe: Probe,
+        cut: CutModels,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        step: int,
+    ) -> CutPass:
+        """The forward pass of a step that probes.
+
+        Args:
+            probe: how.
+            cut: the model cut for inputs like these.
+            args: positional arguments of the model.
+            kwargs: keyword arguments of the model.
+            step: its number.
+
+        Returns:
+            The pass, with the output's derivative and the perturbations.
+        """
+        noises = self.perturbations(probe, cut.plan, step)
+        if probe.derivative == "forward-ad":
+            return cut.next(probing=True).run(args, kwargs, noises, probe.active_only)
+        derivative = central_difference(
+            self.model,
+            cut.plan,
+            args,
+            kwargs,
+            find_output=self._output_of,
+            noises=noises,
+            step=probe.difference_step,
+            active_only=probe.active_only,
+        )
+        run = cut.next(probing=False).run(args, kwargs)
+        return dataclasses.replace(run, derivative=derivative, noises=noises)
 
     def _join(self, plan: TapPlan, run: CutPass, lesson: Lesson) -> Tensor:
         dtypes = [tap.dtype for tap in run.taps]
@@ -272,7 +300,17 @@ class TappedEstimator(Estimator):
         self._make_maps(plan)
         return CutModels(self.model, plan, self._output_of, self._compile_options)
 
-    def _perturbations(self, probe: Probe, plan: TapPlan, step: int) -> list[Tensor]:
+    def perturbations(self, probe: Probe, plan: TapPlan, step: int) -> list[Tensor]:
+        """Those of one step, in this process.
+
+        Args:
+            probe: draws them.
+            plan: with the taps.
+            step: its number.
+
+        Returns:
+            p_l, one a tap, of its shape.
+        """
         return probe.draw(
             [tap.shape for tap in plan.taps],
             [self._wide(tap) for tap in plan.taps],

@@ -21,6 +21,7 @@ from fdfa.methods.forward_gradient import ForwardGradient
 from fdfa.methods.grape import GrAPE
 from fdfa.methods.kolen_pollack import KolenPollack
 from fdfa.methods.multi_tangent import MultiTangent
+from fdfa.methods.opzo import OPZO
 from fdfa.methods.sign_symmetric import (
     BatchwiseRandomSignSymmetric,
     FixedRandomSignSymmetric,
@@ -34,6 +35,7 @@ __all__ = [
     "DKP",
     "FDFA",
     "FGA",
+    "OPZO",
     "SPSA",
     "Backpropagation",
     "BatchwiseRandomSignSymmetric",
@@ -168,6 +170,17 @@ _REGISTRY = (
         products="2 + s",
     ),
     Method(
+        "opzo",
+        OPZO,
+        "direct connections that finite noise at the taps teaches, without derivatives",
+        "Xiao, Meng, Zhang, He & Lin 2024, arXiv:2407.12516",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=True,
+        extra_state="K n_l",
+        products="2",
+    ),
+    Method(
         "fa",
         FeedbackAlignment,
         "the error travels back through fixed random weights",
@@ -277,7 +290,7 @@ def methods() -> dict[str, Method]:
 
     Example:
         >>> list(methods())[:8]
-        ['backpropagation', 'dfa', 'fdfa', 'fdfa-cv', 'fg-a', 'dkp', 'grape', 'fa']
+        ['backpropagation', 'dfa', 'fdfa', 'fdfa-cv', 'fg-a', 'dkp', 'grape', 'opzo']
     """
     return {method.name: method for method in _REGISTRY}
 

@@ -214,7 +214,7 @@ def _tangents(
     tangents: dict[str, int] = {}
     for call in started.calls:
         if probe.derivative == "finite-difference":
-            passes = 2  # two more passes through everything
+            passes = learner.further_passes
         else:
             passes = 1 if call.input_needs_gradient else 0
         tangents[call.name] = tangents.get(call.name, 0) + passes * call.forward
