@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fdfa.engine.random_state import capture_random_state, restore_random_state
+from fdfa.engine.random_state import remember_random_state
 
 __all__ = [
     "Forward",
@@ -72,9 +72,8 @@ def untouched_state(model: nn.Module) -> Iterator[None]:
     }
     accelerators = [device for device in devices if device.type not in ("cpu", "meta")]
     copies: dict[int, torch.Tensor] = {}
-    others = {k: v for k, v in capture_random_state().items() if k in ("python", "numpy")}
+    back = remember_random_state()
     with contextlib.ExitStack() as forks:
-        forks.enter_context(torch.random.fork_rng(devices=[]))
         for device in accelerators:
             forks.enter_context(torch.random.fork_rng(devices=[device], device_type=device.type))
         try:
@@ -85,7 +84,7 @@ def untouched_state(model: nn.Module) -> Iterator[None]:
         finally:
             for module, name, buffer in owners:
                 module._buffers[name] = buffer
-            restore_random_state(others)
+            back()
 
 
 @contextlib.contextmanager
