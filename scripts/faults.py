@@ -31,6 +31,9 @@ DFA = "tests/oracles/test_dfa.py"
 PROBES = "tests/engine/test_probes.py"
 RULES = "tests/engine/test_tangents.py"
 IN_MODELS = "tests/engine/test_tangents_in_models.py"
+TARGETS = "tests/oracles/test_drtp.py"
+RELAYED = "tests/oracles/test_ifa.py"
+AUGMENTED = "tests/oracles/test_adfa.py"
 EXCHANGED = "tests/oracles/test_feedback_weights.py"
 SIGNS = "tests/oracles/test_sign_symmetric.py"
 KOLEN_POLLACK = "tests/oracles/test_kolen_pollack.py"
@@ -339,5 +342,33 @@ FAULTS = (
         "run, answer = learning(), (ahead - behind) / 2",
         "run, answer = learning(), ahead - behind",
         ("tests/oracles/test_opzo.py::test_differences_that_are_exact_give_fdfas_maps",),
+    ),
+    Fault(
+        "targets that count once a sample, not in the mean",
+        "engine/targets.py",
+        "return t * (weight.to(like.dtype).reshape(()) / count)",
+        "return t * weight.to(like.dtype).reshape(())",
+        (f"{TARGETS}::test_equals_the_naive_loop",),
+    ),
+    Fault(
+        "a credit that enters behind the activation",
+        "engine/relay.py",
+        'dataclasses.replace(tap, kind="input")',
+        "tap",
+        (f"{RELAYED}::test_recursion_by_hand",),
+    ),
+    Fault(
+        "other dropout masks when a pass is repeated",
+        "engine/repetition.py",
+        "            self._restore_random_state()\n",
+        "",
+        (f"{RELAYED}::test_recursion_by_hand",),
+    ),
+    Fault(
+        "g without a part in the credit",
+        "engine/activations.py",
+        "return gradient * ctx.g(a).to(gradient.dtype), None, None",
+        "return gradient, None, None",
+        (f"{AUGMENTED}::test_closed_form",),
     ),
 )

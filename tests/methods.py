@@ -63,6 +63,8 @@ class MethodInfo:
         steps_to_learn: Adam's steps after which the loss of a small batch has halved.
         excused: (a contract test, cases or none for all, why it cannot hold by the rule's nature);
             such a test must fail.
+        by_error: hidden credits come from the output error; else from the targets alone.
+        repeats: the model runs once more in ``backward()``, the user's hooks with it.
     """
 
     name: str
@@ -83,6 +85,8 @@ class MethodInfo:
     error_teaches: tuple[str, ...] = ()
     seedless: tuple[str, ...] = ()
     noisy: tuple[str, ...] = ()
+    by_error: bool = True
+    repeats: bool = False
 
     def __repr__(self) -> str:
         """Short, so that a failure's report stays readable."""
@@ -160,6 +164,11 @@ def adam_on_maps(maps: Iterable[Tensor]) -> torch.optim.Optimizer:
 def guess_along_the_weights(model: nn.Module) -> dict[str, Tensor]:
     """A direction of one's own that changes as the weights do; named, so that it can be pickled."""
     return {name: torch.cos(1e3 * p + 1) for name, p in model.named_parameters()}
+
+
+def squared_secant(a: Tensor) -> Tensor:
+    """The derivative of tanh, as a named function of the user's."""
+    return 1 / a.cosh().square()
 
 
 _ANY_METHOD = (
@@ -248,6 +257,62 @@ METHODS = (
             *_TAPPED,
             ErrorInput({"start": "kaiming"}, ConfigError, "unknown start 'kaiming'.*'kaiming-uni"),
         ),
+    ),
+    MethodInfo(
+        name="adfa",
+        cases=(
+            ("cos", {}),
+            ("one", {"g": "one", "start": "uniform"}),
+            ("function", {"g": squared_secant, "depth": 2}),
+        ),
+        exact=False,
+        stochastic=True,
+        probes=False,
+        learns=False,
+        taught_once={},
+        error_inputs=(
+            *_TAPPED,
+            ErrorInput({"start": "zero"}, ConfigError, "unknown start 'zero'.*'?kaiming-uni"),
+            ErrorInput(
+                {"g": "cosine"}, ConfigError, "unknown function 'cosine'.*Valid functions: cos"
+            ),
+            ErrorInput({"g": torch.sum}, ConfigError, r"g makes \(\) of a tensor"),
+            ErrorInput({"g": 1.0}, ConfigError, "unknown function '1.0'"),
+        ),
+    ),
+    MethodInfo(
+        name="ifa",
+        cases=(
+            ("kaiming-uniform", {"start": "kaiming-uniform"}),
+            ("uniform", {"start": "uniform", "depth": 2}),
+        ),
+        exact=False,
+        stochastic=True,
+        probes=False,
+        learns=False,
+        taught_once={},
+        error_inputs=(
+            *_TAPPED,
+            ErrorInput({"start": "zero"}, ConfigError, "unknown start 'zero'.*'?kaiming-uni"),
+        ),
+        repeats=True,
+    ),
+    MethodInfo(
+        name="drtp",
+        cases=(
+            ("kaiming-uniform", {"start": "kaiming-uniform"}),
+            ("uniform", {"start": "uniform", "depth": 2}),
+        ),
+        exact=False,
+        stochastic=True,
+        probes=False,
+        learns=False,
+        taught_once={},
+        error_inputs=(
+            *_TAPPED,
+            ErrorInput({"start": "zero"}, ConfigError, "unknown start 'zero'.*'?kaiming-uni"),
+        ),
+        by_error=False,
     ),
     MethodInfo(
         name="fdfa",

@@ -14,8 +14,11 @@ from importlib.metadata import version
 from fdfa import errors
 from fdfa.engine.estimator import Estimator
 from fdfa.methods import (
+    ADFA,
     DFA,
+    DRTP,
     FDFA,
+    IFA,
     SPSA,
     Backpropagation,
     ForwardGradient,
@@ -28,8 +31,11 @@ from fdfa.methods import (
 __version__ = version("fdfa")
 
 __all__ = [
+    "ADFA",
     "DFA",
+    "DRTP",
     "FDFA",
+    "IFA",
     "SPSA",
     "Backpropagation",
     "Estimator",

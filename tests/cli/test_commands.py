@@ -63,7 +63,8 @@ def test_methods_as_json(capsys: Capture) -> None:
     assert main(["methods", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [method["name"] for method in found] == list(fdfa.methods())
-    assert found[2]["options"]["feedback_rate"] == 0.01
+    (options,) = (method["options"] for method in found if method["name"] == "fdfa")
+    assert options["feedback_rate"] == 0.01
 
 
 def test_compare_prints_one_table_and_names_the_files(tmp_path: Path, capsys: Capture) -> None:
@@ -97,6 +98,16 @@ def test_a_second_run_into_the_same_folder(tmp_path: Path, capsys: Capture) -> N
     assert main([*argv, "--overwrite"]) == 0
     assert (tmp_path / "thesis.tex").read_text() == "do not touch"
     assert (tmp_path / "results.json").exists()
+
+
+def test_rules_that_learn_from_the_targets(tmp_path: Path, capsys: Capture) -> None:
+    """Training, rehearsal, timing and the cosine tell each pass its targets."""
+    argv = ["train", *QUICK, "--method", "drtp", "--quiet", "--out", str(tmp_path / "run")]
+    assert main(argv) == 0
+    assert main([*COMPARE, "--methods", "drtp", "ifa", "--json", "--quiet"]) == 0
+    text = capsys.readouterr().out
+    found = json.loads(text[text.index("{") :])["summaries"]
+    assert [each["method"] for each in found] == ["drtp", "ifa"]
 
 
 def test_train(tmp_path: Path, capsys: Capture) -> None:

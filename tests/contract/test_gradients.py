@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from tests.contract.networks import batch, busy, dense
 from tests.contract.steps import (
@@ -13,6 +12,7 @@ from tests.contract.steps import (
     assert_close_to_rounding,
     assert_same_bits,
     backward,
+    cross_entropy,
     fresh_gradients,
     gradients,
     own_state,

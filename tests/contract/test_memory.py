@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fdfa.engine.estimator import Estimator
 from tests.contract.networks import batch, dense
-from tests.contract.steps import backward
+from tests.contract.steps import backward, summed
 from tests.methods import Case
 
 
@@ -70,7 +70,7 @@ def _watched_step(learner: Estimator, *, with_backward: bool) -> list[weakref.re
     handle.remove()
     output.register_hook(witnesses[1])
     if with_backward:
-        output.sum().backward()
+        summed(output).backward()
     return [weakref.ref(witness) for witness in witnesses]
 
 

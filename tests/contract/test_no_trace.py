@@ -11,11 +11,18 @@ import pytest
 import torch
 import torch.autograd.forward_ad as fwAD
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from fdfa.engine.estimator import Estimator
 from tests.contract.networks import batch, busy
-from tests.contract.steps import assert_same_bits, backward, gradients, own_state, snapshot
+from tests.contract.steps import (
+    assert_same_bits,
+    backward,
+    cross_entropy,
+    gradients,
+    own_state,
+    snapshot,
+    summed,
+)
 from tests.methods import Case
 
 
@@ -75,7 +82,7 @@ def test_a_step_leaves_nothing_on_the_model(case: Case) -> None:
     for number in range(2):
         output = learner(batch(number)[0])
         _assert_clean(learner, before)
-        output.sum().backward()
+        summed(output).backward()
         _assert_clean(learner, before)
 
 
@@ -86,7 +93,7 @@ def test_a_users_own_forward_is_called(case: Case, steps: int, place: int) -> No
     learner, plain = case.wrap(busy()), busy()
     for number in range(steps):
         torch.default_generator.manual_seed(number)
-        learner(batch(number)[0]).sum().backward()
+        summed(learner(batch(number)[0])).backward()
         torch.default_generator.manual_seed(number)
         plain(batch(number)[0])
     for model in (learner.model, plain):
@@ -99,7 +106,7 @@ def test_a_users_own_forward_is_called(case: Case, steps: int, place: int) -> No
         torch.default_generator.manual_seed(number)
         output = learner(batch(number)[0])
         assert_same_bits(output, expected)
-        output.sum().backward()
+        summed(output).backward()
         assert learner.model[place].__dict__["forward"] is put
 
 

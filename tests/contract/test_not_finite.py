@@ -7,15 +7,16 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from tests.contract.networks import batch, dense
 from tests.contract.steps import (
     assert_same_bits,
     backward,
+    cross_entropy,
     fresh_gradients,
     gradients,
     own_state,
+    summed,
     train,
 )
 from tests.methods import Case
@@ -49,7 +50,7 @@ def test_loss_that_is_not_finite(case: Case, value: float) -> None:
 def test_loss_that_is_nan_in_the_first_step(case: Case) -> None:
     """Where maps are still zero: NaN times zero is NaN, not zero."""
     learner = case.wrap(dense())
-    (learner(batch(0)[0]) * NAN).sum().backward()
+    (summed(learner(batch(0)[0])) * NAN).backward()
     assert all(gradient.isnan().any() for gradient in gradients(learner).values())
     assert _all_finite(own_state(learner))
     assert _all_finite(fresh_gradients(learner, batch(1)))
@@ -145,5 +146,5 @@ def test_anomaly_detection(case: Case) -> None:
         torch.autograd.detect_anomaly(check_nan=True),
         pytest.raises(RuntimeError, match="returned nan values"),
     ):
-        (learner(batch(2)[0]) * NAN).sum().backward()
+        summed(learner(batch(2)[0]) * NAN).backward()
     assert _all_finite(own_state(learner))

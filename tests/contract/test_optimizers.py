@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from tests.contract.networks import batch, busy, dense
-from tests.contract.steps import assert_same_bits, gradients
+from tests.contract.steps import assert_same_bits, cross_entropy, gradients
 from tests.methods import Case
 
 OPTIMIZERS: dict[str, Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]] = {
@@ -118,4 +117,5 @@ def test_loss_falls(case: Case) -> None:
     # noise takes its time
     for _ in range(max(case.info.steps_to_learn, 400 if case.varying else 0)):
         optimizer.step(closure)
-    assert losses[-1] < 0.5 * losses[0]
+    # targets alone push on when nothing is wrong any more: such a rule is no fast learner by heart
+    assert losses[-1] < (0.5 if case.info.by_error else 0.9) * losses[0]

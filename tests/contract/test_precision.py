@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, cross_entropy
+from torch.nn.functional import cosine_similarity
 
 import fdfa
 from fdfa.engine.estimator import Estimator
@@ -17,9 +17,11 @@ from tests.contract.networks import batch, busy, convolutional, dense, images
 from tests.contract.steps import (
     assert_same_bits,
     backward,
+    cross_entropy,
     fresh_gradients,
     gradients,
     own_state,
+    summed,
     train,
 )
 from tests.methods import Case
@@ -112,7 +114,7 @@ def test_grad_scaler(case: Case) -> None:
         scaler.update()
     before = copy.deepcopy(learner.model.state_dict())
     optimizer.zero_grad()
-    scaler.scale(learner(x).sum() * 1e38).backward()
+    scaler.scale(summed(learner(x)) * 1e38).backward()
     scaler.step(optimizer)
     scaler.update()
     assert_same_bits(learner.model.state_dict(), before)

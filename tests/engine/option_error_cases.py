@@ -59,7 +59,7 @@ OPTION_ERRORS = [
         "unknown method",
         ConfigError,
         lambda: fdfa.wrap("dfaa", mlp()),
-        ("'dfaa'", "Did you mean 'dfa'?", "backpropagation, dfa, fdfa"),
+        ("'dfaa'", "Did you mean 'dfa'?", "backpropagation, dfa, adfa"),
     ),
     ErrorCase(
         "unknown option",

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
@@ -15,6 +14,7 @@ from tests.contract.networks import batch, busy, dense
 from tests.contract.steps import (
     assert_close_to_rounding,
     backward,
+    cross_entropy,
     gradients,
     own_state,
     snapshot,
@@ -30,7 +30,14 @@ TAUGHT = {
 }
 
 
-@check("backpropagation-default", "dfa-kaiming-uniform", "dfa-uniform")
+@check(
+    "backpropagation-default",
+    "dfa-kaiming-uniform",
+    "dfa-uniform",
+    "adfa-cos",
+    "ifa-kaiming-uniform",
+    "drtp-uniform",
+)
 def equals_one_process_on_the_joined_batch(rank: int, name: str) -> None:
     learner, alone = BY_NAME[name].wrap(dense()), BY_NAME[name].wrap(dense())
     wrapped = DistributedDataParallel(learner)

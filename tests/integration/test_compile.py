@@ -14,6 +14,9 @@ import fdfa
 
 CASES = [
     ("dfa", {}),
+    ("adfa", {}),
+    ("ifa", {}),
+    ("drtp", {}),
     ("fdfa", {}),
     pytest.param("fdfa", {"noise": "rademacher", "probe_every": 2}, marks=pytest.mark.slow),
 ]
@@ -26,8 +29,9 @@ def _network() -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(8, 3))
 
 
-def _step(call: Any, x: torch.Tensor) -> None:
-    F.cross_entropy(call(x), torch.zeros(len(x), dtype=torch.long)).backward()
+def _step(learner: fdfa.Estimator, call: Any, x: torch.Tensor) -> None:
+    criterion = learner.criterion(F.cross_entropy)
+    criterion(call(x), torch.zeros(len(x), dtype=torch.long)).backward()
 
 
 # torch.jit.script is deprecated, and Dynamo and forward-mode AD still use it (torch 2.13)
@@ -50,7 +54,7 @@ def test_compiled_steps_are_the_eager_ones(method: str, options: dict[str, Any],
         x = torch.randn(samples, 4)
         for learner, run in ((eager, eager), (compiled, call)):
             learner.zero_grad()
-            _step(run, x)
+            _step(learner, run, x)
         for p, q in zip(eager.parameters(), compiled.parameters(), strict=True):
             torch.testing.assert_close(p.grad, q.grad, rtol=1e-5, atol=1e-7)
     maps = zip(eager.feedback.buffers(), compiled.feedback.buffers(), strict=True)

@@ -102,7 +102,7 @@ def two_processes_learn_what_one_learns(rank: int, name: str) -> None:
     """Means over examples, not over processes; scores and rates are the same too."""
     count, fields = SETUPS[name]
     settings = TrainingSettings(epochs=2, learning_rate=0.02, **fields)
-    for method in ("backpropagation", "dfa"):
+    for method in ("backpropagation", "dfa", "drtp"):
         found = []
         for kind in (Trainer, Alone):
             learner = fdfa.wrap(method, dense(), seed=5)

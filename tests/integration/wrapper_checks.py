@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 import fdfa
@@ -18,6 +17,7 @@ from tests.contract.steps import (
     assert_close_to_rounding,
     assert_same_bits,
     backward,
+    cross_entropy,
     gradients,
     snapshot,
 )
@@ -91,7 +91,14 @@ def unused_layer_changes_nothing(rank: int, switch: str) -> None:
         assert beside.unused.weight.grad is None or not beside.unused.weight.grad.any()
 
 
-@check("dfa-uniform", "fdfa-momentum", "fdfa-innovation", "fdfa-every-4", "fg-w-normal")
+@check(
+    "dfa-uniform",
+    "drtp-uniform",
+    "fdfa-momentum",
+    "fdfa-innovation",
+    "fdfa-every-4",
+    "fg-w-normal",
+)
 def no_sync_accumulates(rank: int, name: str) -> None:
     """Gradients are exchanged once, at the last micro-batch; maps learn at each, as ever."""
     found = []

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fdfa.data import Examples
+from fdfa.engine.estimator import Estimator
 
 __all__ = ["copies", "train_by_hand"]
 
@@ -43,6 +44,9 @@ def train_by_hand(
     """
     order = torch.Generator().manual_seed(seed)
     scaler = torch.amp.GradScaler("cpu", enabled=precision == torch.float16)
+    criterion = cross_entropy
+    if isinstance(module, Estimator):
+        criterion = module.criterion(cross_entropy)
     losses = []
     for epoch, epoch_rates in enumerate(rates, 1):
         module.train()
@@ -55,7 +59,7 @@ def train_by_hand(
             mean = 0.0
             for part in batch.tensor_split(parts):
                 with _autocast(precision):
-                    loss = cross_entropy(module(examples.inputs[part]), examples.labels[part])
+                    loss = criterion(module(examples.inputs[part]), examples.labels[part])
                 share = len(part) / len(batch)
                 scaler.scale(loss * share if parts > 1 else loss).backward()
                 mean += loss.item() * share

@@ -70,7 +70,7 @@ def alignment(
     twin.alone = True  # other processes are not making this pass
     # Each of the two forks the random number generators where they stand now: equal dropout masks.
     with torch.enable_grad(), untouched_state(twin):
-        ruled = _gradients(loss_function(twin(*args), targets), twin.model)
+        ruled = _gradients(twin.criterion(loss_function)(twin(*args), targets), twin.model)
     with torch.enable_grad(), untouched_state(plain):
         exact = _gradients(loss_function(plain(*args), targets), plain)
     return {name: _cosine(ruled[name], exact[name]) for name in exact}

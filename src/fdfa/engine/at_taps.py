@@ -14,7 +14,9 @@ from fdfa.engine.tangents import TangentCarrier
 from fdfa.engine.taps import Tap, TapPlan
 from fdfa.errors import UnsupportedModelError
 
-__all__ = ["AtTaps"]
+__all__ = ["AtTaps", "Substitute"]
+
+Substitute = Callable[[nn.Module], Forward | None]
 
 
 class AtTaps:
@@ -29,6 +31,8 @@ class AtTaps:
         visit: what is to stand in a tapped tensor's place.
         carrier: where given, modules with a tangent rule run beside it.
         handover: goes with the carrier; tells the visitor whether its result may go plain.
+        substitute: gives a forward that is to stand in for a module's until the last tap is
+            passed, or None.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class AtTaps:
         visit: Callable[[Tap, Tensor], Tensor],
         carrier: TangentCarrier | None = None,
         handover: Handover | None = None,
+        substitute: Substitute | None = None,
     ) -> None:
         self._plan = plan
         self._visit = visit
@@ -52,6 +57,8 @@ class AtTaps:
             forward = safe_forward(module)
             if carrier is not None and handover is not None:
                 forward = _with_tangents(module, carrier, handover) or forward
+            if substitute is not None and (other := substitute(module)) is not None:
+                forward = self._until_last_tap(other, forward or module.forward)
             if name in wanted:
                 forward = self._tapped(name, module, forward or module.forward, wanted[name])
             if forward is not None:
@@ -98,6 +105,13 @@ class AtTaps:
             return returned if tap is None else self._fire(tap, returned, plain)
 
         return tapped
+
+    def _until_last_tap(self, other: Forward, forward: Forward) -> Forward:
+        def chosen(*args: Any, **kwargs: Any) -> Any:
+            hidden = len(self._fired) < len(self._planned)
+            return (other if hidden else forward)(*args, **kwargs)
+
+        return chosen
 
     def _fire(self, tap: Tap, tensor: Any, plain: bool) -> Tensor:
         if not isinstance(tensor, Tensor) or tensor.shape != tap.shape:

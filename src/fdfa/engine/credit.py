@@ -14,22 +14,24 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fdfa.engine.notes import Note, notes_around
 from fdfa.errors import FDFAError
 
-__all__ = ["Payer", "join_credit", "seal"]
+__all__ = ["Credits", "Payer", "join_credit", "seal"]
 
 # Bytes. Larger credits, all at once, would stand in memory beside all activations; so each is
 # worked out when its block is about to run. For smaller ones that would cost more than it saves.
 _AT_ONCE = 2**20
 
 Payer = Callable[[int], Tensor]
+Credits = Callable[[Tensor, Sequence[Note]], Payer]
 
 
 def join_credit(
     y: Tensor,
     taps: Sequence[Tensor],
     *,
-    credits: Callable[[Tensor], Payer],
+    credits: Credits,
     learn: Callable[[Tensor], None] | None = None,
     once: bool = False,
 ) -> Tensor:
@@ -38,8 +40,8 @@ def join_credit(
     Args:
         y: the model's output (N, K, ...).
         taps: the tapped activations.
-        credits: from e, of y's shape, to what gives each tap, by number, its credit g, of the tap's
-            shape and dtype.
+        credits: from e, of y's shape, and what the pass was told, to what gives each tap, by
+            number, its credit g, of the tap's shape and dtype.
         learn: called with e once for this pass, when its first backward pass has run through all
             blocks.
         once: whether ``credits`` holds large tensors, to be freed as autograd frees what it saved:
@@ -65,12 +67,13 @@ class _Arrival:
 
     def __init__(
         self,
-        credits: Callable[[Tensor], Payer],
+        credits: Credits,
         learn: Callable[[Tensor], None] | None,
         once: bool,
     ) -> None:
         self.one_by_one = False
-        self._credits: Callable[[Tensor], Payer] | None = credits
+        self.notes = notes_around()
+        self._credits: Credits | None = credits
         self._learn = learn
         self._once = once
         self._error: Tensor | None = None
@@ -82,7 +85,7 @@ class _Arrival:
                 "a second backward pass arrived at a forward pass whose perturbations the first one"
                 " freed. Pass retain_graph=True to the first, or run the model again."
             )
-        payer = self._credits(error)
+        payer = self._credits(error, self.notes)
         # no public name (torch 2.13); autograd frees what it saved under the same condition
         if self._once and not torch._C._autograd._get_current_graph_task_keep_graph():
             self._credits = None
@@ -108,7 +111,7 @@ class _Arrival:
 class _Credit(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, arrival: _Arrival, y: Tensor, *taps: Tensor) -> Tensor:
-        ctx.arrival = arrival
+        ctx.arrival, ctx.fdfa_notes = arrival, arrival.notes
         ctx.taps = len(taps)
         if arrival.one_by_one:
             ctx.like = [(tap.shape, tap.dtype, tap.device) for tap in taps]
@@ -148,6 +151,7 @@ class _Seal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, anchor: Tensor) -> Tensor:
         ctx.set_materialize_grads(False)
+        ctx.fdfa_notes = []  # nobody reads them: what is told to this tensor concerns no pass
         return tensor.detach()
 
     @staticmethod

@@ -16,13 +16,20 @@ import torch.autograd.forward_ad as fwAD
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fdfa.engine.at_taps import AtTaps
+from fdfa.engine.at_taps import AtTaps, Substitute
 from fdfa.engine.handover import Handover
 from fdfa.engine.tangents import TangentCarrier
 from fdfa.engine.taps import Tap, TapPlan
 from fdfa.errors import ProbeError, briefly
 
-__all__ = ["MISSING_DERIVATIVE", "CutModel", "CutModels", "CutPass", "innermost_module"]
+__all__ = [
+    "MISSING_DERIVATIVE",
+    "CutModel",
+    "CutModels",
+    "CutPass",
+    "forward_derivatives",
+    "innermost_module",
+]
 
 # how torch 2.13 says that an operator or a custom function has no forward derivative
 MISSING_DERIVATIVE = re.compile(r"forward(-mode)? (AD|automatic diff|derivative)|\bjvp\b", re.I)
@@ -62,6 +69,7 @@ class CutModel:
         find_output: picks the output out of what the model returns.
         probing: whether tangents travel beside the primals.
         compile_options: for ``torch.compile``; None runs eagerly.
+        substitute: a forward in place of that of a module in a hidden block, or None.
     """
 
     def __init__(
@@ -72,6 +80,7 @@ class CutModel:
         find_output: Callable[[Any], Tensor],
         probing: bool,
         compile_options: Mapping[str, Any] | None = None,
+        substitute: Substitute | None = None,
     ) -> None:
         self._model = model
         self._plan = plan
@@ -82,7 +91,7 @@ class CutModel:
         if probing:
             self._at_taps = AtTaps(model, plan, self._perturb, self._carrier, self._handover)
         else:
-            self._at_taps = AtTaps(model, plan, self._cut)
+            self._at_taps = AtTaps(model, plan, self._cut, substitute=substitute)
         self._taps: list[Tensor] = []
         self._noises: dict[str, Tensor] = {}
         self._active_only = False
@@ -121,7 +130,7 @@ class CutModel:
         try:
             with self._at_taps:
                 if self._probing:
-                    with _probing(self._model, attention=self._plan.attention):
+                    with forward_derivatives(self._model, attention=self._plan.attention):
                         returned, y, d = self._forward(args, kwargs)
                     if d is None:
                         raise ProbeError(_lost("the output"))
@@ -185,6 +194,7 @@ class CutModels:
         plan: where to cut.
         find_output: picks the output out of what the model returns.
         compile_options: for ``torch.compile``; None runs eagerly.
+        substitute: a forward in place of that of a module in a hidden block, or None.
     """
 
     def __init__(
@@ -193,6 +203,7 @@ class CutModels:
         plan: TapPlan,
         find_output: Callable[[Any], Tensor],
         compile_options: Mapping[str, Any] | None,
+        substitute: Substitute | None = None,
     ) -> None:
         self.plan = plan
         self._passes = 0
@@ -207,6 +218,7 @@ class CutModels:
                     find_output=find_output,
                     probing=probing,
                     compile_options=options,
+                    substitute=substitute,
                 )
                 for probing in (False, True)
             }
@@ -229,8 +241,23 @@ class CutModels:
 
 
 @contextlib.contextmanager
-def _probing(model: nn.Module, *, attention: bool) -> Iterator[None]:
-    """Choose kernels with a forward derivative, and say in our words where one is missing."""
+def forward_derivatives(
+    model: nn.Module,
+    *,
+    attention: bool,
+    otherwise: str = "Pass probe='finite-difference', or choose taps behind it",
+) -> Iterator[None]:
+    """Choose kernels with a forward derivative, and say in our words where one is missing.
+
+    Args:
+        model: that runs within.
+        attention: whether it may hold scaled dot product attention.
+        otherwise: what to do where a derivative is missing.
+
+    Raises:
+        ProbeError: if an operator has no forward derivative.
+        RuntimeError: whatever else the model raises.
+    """
     try:
         # of the kernels of attention only this one has a forward derivative
         with sdpa_kernel(SDPBackend.MATH) if attention else contextlib.nullcontext():
@@ -243,9 +270,8 @@ def _probing(model: nn.Module, *, attention: bool) -> Iterator[None]:
             raise
         name = innermost_module(model, error)
         raise ProbeError(
-            f"{name} has no forward derivative ({briefly(error)}). Pass"
-            " probe='finite-difference', or choose taps behind it so that no tangent passes"
-            " through it."
+            f"{name} has no forward derivative ({briefly(error)}). {otherwise} so"
+            " that no tangent passes through it."
         ) from error
 
 

@@ -5,7 +5,6 @@ More forward passes, with the taps moved a little.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fdfa.engine.at_taps import AtTaps
+from fdfa.engine.autocast import without_autocast
 from fdfa.engine.intercept import untouched_state
 from fdfa.engine.taps import Tap, TapPlan
 from fdfa.errors import ProbeError
@@ -110,11 +110,10 @@ def moved_outputs(
         return tensor
 
     def output(visit: Callable[[Tap, Tensor], Tensor]) -> Tensor:
-        with torch.no_grad(), untouched_state(model), contextlib.ExitStack() as stack:
-            for device_type in {"cpu", *(tap.device.type for tap in plan.taps)}:
-                stack.enter_context(torch.autocast(device_type, enabled=False))
-            with AtTaps(model, plan, visit):
-                return find_output(model(*args, **kwargs))
+        devices = [tap.device for tap in plan.taps]
+        at_taps = AtTaps(model, plan, visit)
+        with torch.no_grad(), untouched_state(model), without_autocast(devices), at_taps:
+            return find_output(model(*args, **kwargs))
 
     if any(p.is_floating_point() and p.dtype.itemsize < 4 for p in model.parameters()):
         raise ProbeError(

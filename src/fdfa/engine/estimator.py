@@ -8,20 +8,23 @@ from __future__ import annotations
 import abc
 import inspect
 import json
-import operator
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, ParamSpec, Self
 
 import torch
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
 from fdfa.engine.distributed import refuse_wrapped
+from fdfa.engine.learner_state import parse_extra_state, refuse_conflicts
 from fdfa.engine.outputs import map_tensors
 from fdfa.engine.saved_tensors import checkpoint_region
-from fdfa.errors import CheckpointError, ConfigError, UnsupportedModelError, unknown_name
+from fdfa.engine.targets import Criterion
+from fdfa.errors import ConfigError, UnsupportedModelError, unknown_name
 
 __all__ = ["Estimator"]
+
+P = ParamSpec("P")
 
 
 class Estimator(nn.Module, abc.ABC):
@@ -41,6 +44,8 @@ class Estimator(nn.Module, abc.ABC):
     Attributes:
         model: the user's model, untouched.
         steps: forward passes in which the method learned.
+        needs_targets: whether the rule learns from the targets, so that the loss has to come from
+            :meth:`criterion`.
         alone: set it on a copy that one process of several runs by itself: it speaks with no other
             process, and teaches nothing but gradients.
 
@@ -51,6 +56,7 @@ class Estimator(nn.Module, abc.ABC):
     """
 
     method: ClassVar[str]
+    needs_targets: ClassVar[bool] = False
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
         """Say what was meant by an unknown option, before Python says that it is one."""
@@ -96,6 +102,32 @@ class Estimator(nn.Module, abc.ABC):
         if any(isinstance(x, Tensor) and 0 in x.shape[:1] for x in (*args, *kwargs.values())):
             _refuse_empty((args, kwargs))
         return _learn(self, args, kwargs)
+
+    def criterion(self, loss_function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+        """A loss function for this rule, set up once; a loop that uses it serves every rule.
+
+        Called as ``loss_function`` is, output first and targets second, with the same result. For a
+        rule that learns from the output error alone it is ``loss_function`` itself. For one that
+        learns from the targets it also tells them to the pass that made the output: class numbers,
+        or targets of the output's shape. How much a loss counts in what ``backward()`` is called on
+        (a part's share of a batch, a loss scale) counts for its targets too. A loss that is one
+        number is taken for the mean over the samples.
+
+        Args:
+            loss_function: such as ``torch.nn.functional.cross_entropy``.
+
+        Returns:
+            A callable with the same signature.
+
+        Example:
+            >>> import fdfa
+            >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+            >>> learner = fdfa.DRTP(model)
+            >>> criterion = learner.criterion(nn.functional.cross_entropy)
+            >>> loss = criterion(learner(torch.ones(2, 4)), torch.tensor([0, 2]))
+            >>> loss.backward()
+        """
+        return Criterion(loss_function) if self.needs_targets else loss_function
 
     @abc.abstractmethod
     def learning_forward(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -147,7 +179,7 @@ class Estimator(nn.Module, abc.ABC):
         Args:
             state: from :meth:`get_extra_state`.
         """
-        values = _parse_extra_state(state)
+        values = parse_extra_state(state)
         self.seed, self.steps = values["seed"], values["steps"]
 
     def load_state_dict(
@@ -169,13 +201,13 @@ class Estimator(nn.Module, abc.ABC):
         problems = self.state_conflicts(state_dict)
         if strict:
             problems += self._incomplete(state_dict)
-        _raise_conflicts(problems)
+        refuse_conflicts(problems)
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """As a part of a larger module: PyTorch itself says what is missing or unknown."""
         mine = {k[len(prefix) :]: value for k, value in state_dict.items() if k.startswith(prefix)}
-        _raise_conflicts(self.state_conflicts(mine))
+        refuse_conflicts(self.state_conflicts(mine))
         if any(not key.startswith("model.") for key in mine):  # more than the weights alone
             self.prepare_to_load(mine)
         super()._load_from_state_dict(state_dict, prefix, *rest)
@@ -191,7 +223,7 @@ class Estimator(nn.Module, abc.ABC):
         """
         problems = []
         if "_extra_state" in state:
-            saved = _parse_extra_state(state["_extra_state"])["method"]
+            saved = parse_extra_state(state["_extra_state"])["method"]
             if saved != self.method:
                 problems.append(f"it was saved by method '{saved}', and this is '{self.method}'.")
         for key, value in self.model.state_dict().items():
@@ -206,7 +238,7 @@ class Estimator(nn.Module, abc.ABC):
         """What is missing in a state, and what it holds beside."""
         if "_extra_state" not in state:
             return ["'_extra_state' is missing: method, seed and step counter."]
-        own = set(_parse_extra_state(state["_extra_state"])["own"])
+        own = set(parse_extra_state(state["_extra_state"])["own"])
         wanted = {*(f"model.{key}" for key in self.model.state_dict()), *own, "_extra_state"}
         missing, unknown = sorted(wanted - state.keys()), sorted(state.keys() - wanted)
         return [
@@ -272,32 +304,4 @@ def _check_model(model: Any) -> None:
         raise UnsupportedModelError(
             "the model has lazy parameters without a shape yet: run it once on a batch, model(x),"
             " before wrapping it."
-        )
-
-
-def _parse_extra_state(state: Any) -> dict[str, Any]:
-    try:
-        values = json.loads(bytes(state.tolist()))
-        method, own = str(values["method"]), [str(name) for name in values["own"]]
-        seed, steps = (operator.index(values[key]) for key in ("seed", "steps"))
-        if seed < 0 or steps < 0:
-            raise ValueError("negative")
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            "the entry '_extra_state' is not what fdfa writes (JSON bytes with method, seed, steps"
-            " and the names of the method's entries). The state dict is damaged or not of an fdfa"
-            " learner. Load what learner.state_dict() gave, or the weights alone:"
-            " learner.model.load_state_dict()."
-        ) from error
-    return {"method": method, "own": own, "seed": seed, "steps": steps}
-
-
-def _raise_conflicts(problems: Sequence[str]) -> None:
-    if problems:
-        shown = "\n".join(f"  - {problem}" for problem in problems[:12])
-        more = f"\n  ... and {len(problems) - 12} more" if len(problems) > 12 else ""
-        raise CheckpointError(
-            "this state dict does not fit this learner; nothing was loaded into it:\n"
-            f"{shown}{more}\nLoad it into the method and model that saved it, or give the weights"
-            " alone to learner.model.load_state_dict()."
         )

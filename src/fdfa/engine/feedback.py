@@ -148,10 +148,18 @@ class FeedbackMaps(nn.Module):
     Args:
         start: how each map starts.
         size_limit: bytes; a map that would be larger is refused before it is allocated.
+
+    Raises:
+        ConfigError: if the limit is no number of bytes.
     """
 
     def __init__(self, *, start: Start, size_limit: int) -> None:
         super().__init__()
+        if not isinstance(size_limit, int) or size_limit < 1:
+            raise ConfigError(
+                f"feedback_size_limit={size_limit!r} is no number of bytes. Pass 4 * 2**30 for"
+                " 4 GiB, say."
+            )
         self.start = start
         self.size_limit = size_limit
 

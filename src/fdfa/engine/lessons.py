@@ -15,9 +15,10 @@ from torch import Tensor
 
 from fdfa.engine.distributed import sum_over_processes
 from fdfa.engine.feedback import FeedbackMaps
-from fdfa.engine.taps import Tap
+from fdfa.engine.repetition import Repetition
+from fdfa.engine.taps import Tap, TapPlan
 
-__all__ = ["Lesson", "correlations"]
+__all__ = ["Lesson", "as_matrix", "correlations"]
 
 
 @dataclasses.dataclass
@@ -27,18 +28,27 @@ class Lesson:
     Samples and components are flattened.
 
     Attributes:
-        taps: of the pass.
+        plan: where the pass was cut.
         derivative: d (N, K); None where the pass did not probe.
         perturbations: p_l (N, |h_l|), one a tap, where it probed.
         activations: h_l (N, |h_l|), one a tap, for a method that asks for them.
         error: e (N, K), when it has arrived.
+        targets: t / N (N, K), in e's place, for a method that asks for them.
+        repetition: runs the model again, for a method that asks for it.
     """
 
-    taps: Sequence[Tap]
+    plan: TapPlan
     derivative: Tensor | None = None
     perturbations: Sequence[Tensor] = ()
     activations: Sequence[Tensor] = ()
     error: Tensor | None = None
+    targets: Tensor | None = None
+    repetition: Repetition | None = None
+
+    @property
+    def taps(self) -> Sequence[Tap]:
+        """The taps of the pass."""
+        return self.plan.taps
 
     def unforeseen(self, feedback: FeedbackMaps, share: float = 1.0) -> Tensor | None:
         """``d - share sum_m p_m B_m^T`` (N, K): what the maps did not foresee of the derivative.
@@ -86,3 +96,18 @@ def correlations(
     if total:
         for tap, summed in zip(lesson.taps, sums, strict=True):
             yield tap, summed.div_(total)
+
+
+def as_matrix(tensor: Tensor, sample_dims: int) -> Tensor:
+    """A tensor (N, ...) as a matrix.
+
+    Args:
+        tensor: any.
+        sample_dims: number of leading dimensions that count samples.
+
+    Returns:
+        One row a sample; the tensor itself where it is a matrix already.
+    """
+    if tensor.dim() == 2 and sample_dims == 1:
+        return tensor
+    return tensor.reshape(math.prod(tensor.shape[:sample_dims]), -1)

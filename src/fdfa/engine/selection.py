@@ -81,13 +81,20 @@ def name_of_taps(taps: object) -> str:
     return str(getattr(taps, "__name__", repr(taps)))
 
 
-def automatic_cuts(recording: Recording, samples: tuple[int, ...], depth: int) -> list[Candidate]:
+def automatic_cuts(
+    recording: Recording,
+    samples: tuple[int, ...],
+    depth: int,
+    preferred: Collection[str] = (),
+) -> list[Candidate]:
     """For each run of weight layers the last valid cut before the next weight layer.
 
     Args:
         recording: of one uncut pass.
         samples: the leading dimensions that a tap must have.
         depth: join this many blocks into one, counted from the input.
+        preferred: names of modules; where a run has a valid cut at the output of one, the last such
+            cut is taken in place of the last of all.
 
     Returns:
         The cuts, in the order in which a forward pass meets them.
@@ -110,6 +117,16 @@ def automatic_cuts(recording: Recording, samples: tuple[int, ...], depth: int) -
         )
 
     chosen = [node for node in valid if holds_layer(node) and layer_follows(node)]
+    if preferred:
+        ends = set(chosen)
+        earlier: dict[Node, Node] = {}
+        for node, candidate in valid.items():
+            if candidate.kind == "output" and candidate.module in preferred:
+                end = node
+                while end not in ends and end is not graph.order[0]:
+                    end = graph.nearest_dominator(end, valid)
+                earlier[end] = node
+        chosen = [earlier.get(node, node) for node in chosen]
     if depth == 1:
         return [valid[node] for node in chosen]
     level: dict[Node, int] = {}

@@ -52,6 +52,10 @@ class TangentCarrier:
                 " probe='finite-difference' meanwhile."
             )
 
+    def forget(self) -> None:
+        """Drop the tangents that wait: nobody will ask for them."""
+        self._waiting.clear()
+
     def reenter(self) -> None:
         """Drop every tangent in flight, also with tensors saved by autograd; start a new level."""
         if self._dual_made:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import functools
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fdfa.engine.autocast import without_autocast
 from fdfa.engine.credit import Payer, join_credit, seal
 from fdfa.engine.cut import CutModels, CutPass
-from fdfa.engine.differences import central_difference
-from fdfa.engine.distributed import agreed, process_rank
-from fdfa.engine.estimator import Estimator
+from fdfa.engine.distributed import agreed
 from fdfa.engine.feedback import FeedbackMaps, Start
-from fdfa.engine.lessons import Lesson
-from fdfa.engine.outputs import map_tensors, output_tensor
+from fdfa.engine.lessons import Lesson, as_matrix
+from fdfa.engine.notes import Note
+from fdfa.engine.outputs import map_tensors
 from fdfa.engine.probes import Probe, generator_for
+from fdfa.engine.repetition import Repetition
 from fdfa.engine.saved_tensors import checkpoint_region
 from fdfa.engine.selection import TapSpec, wanted_modules
 from fdfa.engine.structure import (
@@ -31,7 +29,9 @@ from fdfa.engine.structure import (
     refuse_compiled,
     signature,
 )
-from fdfa.engine.taps import Tap, TapPlan, plan_taps
+from fdfa.engine.tap_rule import TapRule
+from fdfa.engine.taps import TapPlan, plan_taps
+from fdfa.engine.targets import targets_of
 from fdfa.errors import ConfigError
 
 __all__ = ["TappedEstimator"]
@@ -39,13 +39,13 @@ __all__ = ["TappedEstimator"]
 _CUTS_KEPT = 256
 
 
-class TappedEstimator(Estimator):
+class TappedEstimator(TapRule):
     """Cuts the forward pass at taps.
 
     The output error then reaches every block at once, by default through one feedback map a tap.
 
-    A method says how its maps start, how it probes, in :meth:`credits` how a tap gets its credit,
-    and in :meth:`teach` what a pass teaches the maps.
+    A method says how its maps start and how it probes, and what
+    :class:`fdfa.engine.tap_rule.TapRule` asks it.
 
     Args:
         model: any module.
@@ -62,10 +62,6 @@ class TappedEstimator(Estimator):
 
     Attributes:
         feedback: the maps, one a tap, made on the first forward pass.
-        probed_credit: whether :meth:`credits` needs the probe of its pass. Such a learner probes
-            when it stands alone, too.
-        keeps_activations: whether :meth:`teach` needs the tapped activations. Such a method learns
-            at every step, with a probe or without.
 
     Raises:
         ConfigError: if an option is out of range.
@@ -90,11 +86,6 @@ class TappedEstimator(Estimator):
                 f"sample_dims={sample_dims!r}: at least one dimension counts samples. Pass 1 for"
                 " (N, ...)."
             )
-        if not isinstance(feedback_size_limit, int) or feedback_size_limit < 1:
-            raise ConfigError(
-                f"feedback_size_limit={feedback_size_limit!r} is no number of bytes. Pass 4 * 2**30"
-                " for 4 GiB, say."
-            )
         wanted_modules(model, taps, depth)  # a wrong name is said now, not at the first pass
         refuse_compiled(model)
         self.taps = taps
@@ -106,34 +97,6 @@ class TappedEstimator(Estimator):
         self._cuts: dict[Any, CutModels] = {}
         self._seed_agreed = False
         self._compile_options: dict[str, Any] | None = None
-
-    probed_credit = False
-    keeps_activations = False
-
-    def credits(self, e: Tensor, lesson: Lesson) -> Payer:
-        """How the taps of one pass get their credit, asked for once the output error is there.
-
-        What all credits share is worked out here; each credit when it is called for, perhaps just
-        before its block runs.
-
-        Args:
-            e: the output error (N, K).
-            lesson: of the pass; with its probe where ``probed_credit`` is set and the pass probed.
-
-        Returns:
-            From a tap's number to g_l (N, |h_l|). By default ``e B_l``.
-        """
-        feedback, taps = self.feedback, lesson.taps
-        return lambda number: feedback[taps[number]].forward(e)
-
-    def teach(self, lesson: Lesson) -> None:
-        """Let the feedback maps learn from a pass, once, after it has given its credits.
-
-        Called where the pass probed, or kept its activations.
-
-        Args:
-            lesson: what the pass left, and the output error.
-        """
 
     def plan(self, *args: Any, **kwargs: Any) -> TapPlan:
         """Where this learner cuts for inputs like these.
@@ -173,8 +136,9 @@ class TappedEstimator(Estimator):
         """
         cut, step = self._cut(args, kwargs), self.take_step()
         plan, probe = cut.plan, self.probe
-        due = probe is not None and probe.due(step) and bool(plan.taps)
-        due = due and (self.probed_credit or not self.alone)
+        wanted = bool(plan.taps) and (self.probed_credit or not self.alone)
+        due = probe is not None and probe.due(step) and wanted
+        repetition = Repetition(self.model, args, kwargs) if self.repeats else None
         # what a checkpoint runs again must save what this pass saves: tangents in both, or in none
         saves = probe is not None and probe.derivative == "forward-ad"
         if probe is not None and plan.taps and (due or (saves and checkpoint_region() is not None)):
@@ -185,12 +149,13 @@ class TappedEstimator(Estimator):
             return run.returned
         if cut.to_be_checked(run):
             check_cut(self.model, plan, run.output, run.taps)
-        lesson = Lesson(plan.taps)
+        lesson = Lesson(plan, repetition=repetition)
         if due and run.derivative is not None:
-            d, *p = (_matrix(tensor, self.sample_dims) for tensor in (run.derivative, *run.noises))
+            measured = (run.derivative, *run.noises)
+            d, *p = (as_matrix(tensor, self.sample_dims) for tensor in measured)
             lesson.derivative, lesson.perturbations = d.to(p[0].dtype), p
         if self.keeps_activations and not self.alone:
-            lesson.activations = [_matrix(h.detach(), self.sample_dims) for h in run.taps]
+            lesson.activations = [as_matrix(h.detach(), self.sample_dims) for h in run.taps]
         y = self._join(plan, run, lesson)
         found, gradients = self._output_of(run.returned), iter(plan.other_gradients)
 
@@ -201,77 +166,37 @@ class TappedEstimator(Estimator):
 
         return map_tensors(run.returned, joined_or_sealed)
 
-    @property
-    def further_passes(self) -> int:
-        """Forward passes that a step takes beside the one that learns, where it probes."""
-        if self.probe is None or self.probe.derivative == "forward-ad":
-            return 0
-        return 2 + self.probe.active_only
-
-    def probing_pass(
-        self,
-        probe: Probe,
-        cut: CutModels,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        step: int,
-    ) -> CutPass:
-        """The forward pass of a step that probes.
-
-        Args:
-            probe: how.
-            cut: the model cut for inputs like these.
-            args: positional arguments of the model.
-            kwargs: keyword arguments of the model.
-            step: its number.
-
-        Returns:
-            The pass, with the output's derivative and the perturbations.
-        """
-        noises = self.perturbations(probe, cut.plan, step)
-        if probe.derivative == "forward-ad":
-            return cut.next(probing=True).run(args, kwargs, noises, probe.active_only)
-        derivative = central_difference(
-            self.model,
-            cut.plan,
-            args,
-            kwargs,
-            find_output=self._output_of,
-            noises=noises,
-            step=probe.difference_step,
-            active_only=probe.active_only,
-        )
-        run = cut.next(probing=False).run(args, kwargs)
-        return dataclasses.replace(run, derivative=derivative, noises=noises)
-
     def _join(self, plan: TapPlan, run: CutPass, lesson: Lesson) -> Tensor:
         dtypes = [tap.dtype for tap in run.taps]
         # a plain credit must not hold the perturbations as long as the user holds the graph
         probed = self.probed_credit and lesson.derivative is not None
-        own = lesson if probed else Lesson(plan.taps)
+        own = lesson if probed else Lesson(plan, repetition=lesson.repetition)
 
-        def credits(e: Tensor) -> Payer:
-            with _without_autocast(e):
-                paid = self.credits(_matrix(e, self.sample_dims), own)
+        def credits(e: Tensor, notes: Sequence[Note]) -> Payer:
+            if self.needs_targets:
+                t = targets_of(e, notes, sample_dims=self.sample_dims, method=self.method)
+                own.targets = as_matrix(t, self.sample_dims)
+            with without_autocast([e.device]):
+                paid = self.credits(as_matrix(e, self.sample_dims), own)
 
             def pay(number: int) -> Tensor:
-                with _without_autocast(e):
+                with without_autocast([e.device]):
                     return paid(number).view(plan.taps[number].shape).to(dtypes[number])
 
             return pay
 
-        def learn(lesson: Lesson, e: Tensor) -> None:
-            lesson.error = _matrix(e, self.sample_dims)
-            with _without_autocast(e):
+        def learn(e: Tensor) -> None:
+            lesson.error = as_matrix(e, self.sample_dims)
+            with without_autocast([e.device]):
                 self.teach(lesson)
 
-        taught = self._mapped and not self.alone
-        taught = taught and (lesson.derivative is not None or bool(lesson.activations))
+        told = lesson.derivative is not None or bool(lesson.activations)
+        taught = told and self._mapped and not self.alone
         return join_credit(
             run.output,
             run.taps,
             credits=credits,
-            learn=functools.partial(learn, lesson) if taught else None,
+            learn=learn if taught else None,
             once=probed,
         )
 
@@ -294,39 +219,12 @@ class TappedEstimator(Estimator):
             depth=self.depth,
             sample_dims=self.sample_dims,
             output=self.output,
+            prefer=self.prefers_tap,
         )
         by_forward_ad = self.probe is not None and self.probe.derivative == "forward-ad"
         check_supported(self.model, plan, by_forward_ad=by_forward_ad)
         self._make_maps(plan)
-        return CutModels(self.model, plan, self._output_of, self._compile_options)
-
-    def perturbations(self, probe: Probe, plan: TapPlan, step: int) -> list[Tensor]:
-        """Those of one step, in this process.
-
-        Args:
-            probe: draws them.
-            plan: with the taps.
-            step: its number.
-
-        Returns:
-            p_l, one a tap, of its shape.
-        """
-        return probe.draw(
-            [tap.shape for tap in plan.taps],
-            [self._wide(tap) for tap in plan.taps],
-            [tap.device for tap in plan.taps],
-            self.seed,
-            step,
-            process_rank(),
-        )
-
-    def _wide(self, tap: Tap) -> torch.dtype:
-        if tap in self.feedback:
-            return self.feedback[tap].weight.dtype
-        return torch.promote_types(next(self.model.parameters()).dtype, torch.float32)
-
-    def _output_of(self, returned: Any) -> Tensor:
-        return output_tensor(returned, name=self.output, sample_dims=self.sample_dims)
+        return CutModels(self.model, plan, self._output_of, self._compile_options, self.substitute)
 
     def _make_maps(self, plan: TapPlan) -> None:
         outputs = math.prod(plan.output_shape[self.sample_dims :])
@@ -334,7 +232,7 @@ class TappedEstimator(Estimator):
         # once: a later structure may be met by one process alone
         if not self._seed_agreed and not self.alone:
             self.seed, self._seed_agreed = agreed(self.seed, like.device), True
-        for tap in plan.taps if self._mapped else ():
+        for tap in self.mapped_taps(plan) if self._mapped else ():
             self.feedback.ensure(
                 tap,
                 outputs=outputs,
@@ -357,19 +255,6 @@ class TappedEstimator(Estimator):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cuts": {}}
-
-
-def _without_autocast(e: Tensor) -> contextlib.AbstractContextManager[object]:
-    if torch.is_autocast_enabled(e.device.type):
-        return torch.autocast(e.device.type, enabled=False)
-    return contextlib.nullcontext()
-
-
-def _matrix(tensor: Tensor, sample_dims: int) -> Tensor:
-    """Samples by components."""
-    if tensor.dim() == 2 and sample_dims == 1:
-        return tensor
-    return tensor.reshape(math.prod(tensor.shape[:sample_dims]), -1)
 
 
 def _feedback_entries(state: Mapping[str, Any]) -> dict[str, Tensor]:

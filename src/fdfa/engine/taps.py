@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -83,6 +83,7 @@ def plan_taps(
     depth: int = 1,
     sample_dims: int = 1,
     output: str | int | None = None,
+    prefer: Callable[[nn.Module], bool] | None = None,
 ) -> TapPlan:
     """Find the taps by one uncut forward pass that leaves the model's state as it was.
 
@@ -95,6 +96,8 @@ def plan_taps(
         depth: with ``"auto"``, join this many blocks into one, counted from the input.
         sample_dims: number of leading dimensions that count samples, in taps as in the output.
         output: names the output in what the model returns.
+        prefer: with ``"auto"``, modules whose outputs are cut rather than what comes later in the
+            same run of weight layers.
 
     Returns:
         The plan for this structure.
@@ -109,7 +112,10 @@ def plan_taps(
     problems = _unreached_parameters(model, recording)
     samples = recording.output_shape[:sample_dims]
     if wanted is None:
-        cuts = automatic_cuts(recording, samples, depth)
+        preferred = {
+            name for name, module in model.named_modules() if prefer is not None and prefer(module)
+        }
+        cuts = automatic_cuts(recording, samples, depth, preferred)
         if not cuts and depth == 1:
             problems.append(
                 "no tap was found: between the input and the output there is no tensor (N, ...)"

@@ -11,14 +11,17 @@ from torch import nn
 
 from fdfa.engine.estimator import Estimator
 from fdfa.errors import ConfigError, unknown_name
+from fdfa.methods.adfa import ADFA
 from fdfa.methods.backpropagation import Backpropagation
 from fdfa.methods.dfa import DFA
 from fdfa.methods.dkp import DKP
+from fdfa.methods.drtp import DRTP
 from fdfa.methods.fdfa import FDFA
 from fdfa.methods.feedback_alignment import FeedbackAlignment
 from fdfa.methods.fg_a import FGA
 from fdfa.methods.forward_gradient import ForwardGradient
 from fdfa.methods.grape import GrAPE
+from fdfa.methods.ifa import IFA
 from fdfa.methods.kolen_pollack import KolenPollack
 from fdfa.methods.multi_tangent import MultiTangent
 from fdfa.methods.opzo import OPZO
@@ -31,10 +34,13 @@ from fdfa.methods.spsa import SPSA
 from fdfa.methods.weight_mirror import WeightMirror
 
 __all__ = [
+    "ADFA",
     "DFA",
     "DKP",
+    "DRTP",
     "FDFA",
     "FGA",
+    "IFA",
     "OPZO",
     "SPSA",
     "Backpropagation",
@@ -62,7 +68,7 @@ class Method:
         estimator: the class.
         summary: one line.
         source: the paper.
-        weight_transport_free: no feedback path reads a forward weight.
+        weight_transport_free: no feedback path reads a forward weight's transpose.
         backward_pass_free: no error travels backwards through the network.
         probes: it perturbs the forward pass.
         extra_state: numbers kept beside the weights, for each tap or layer l; K outputs, n_l units,
@@ -107,6 +113,39 @@ _REGISTRY = (
         DFA,
         "fixed random connections carry the output error to every block",
         "Nokland 2016, arXiv:1609.01596",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=False,
+        extra_state="K n_l",
+        products="2",
+    ),
+    Method(
+        "adfa",
+        ADFA,
+        "DFA with any function of the pre-activation in place of the activation's derivative",
+        "Nakajima et al. 2022, arXiv:2204.13991",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=False,
+        extra_state="K n_l",
+        products="2",
+    ),
+    Method(
+        "ifa",
+        IFA,
+        "the error enters at the first hidden layer and travels forward through the weights",
+        "Nokland 2016, arXiv:1609.01596",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=False,
+        extra_state="K n_1",
+        products="4",
+    ),
+    Method(
+        "drtp",
+        DRTP,
+        "fixed random connections carry the targets, not the error, to every hidden block",
+        "Frenkel, Lefebvre & Bol 2021, arXiv:1909.01311",
         weight_transport_free=True,
         backward_pass_free=True,
         probes=False,
@@ -290,7 +329,7 @@ def methods() -> dict[str, Method]:
 
     Example:
         >>> list(methods())[:8]
-        ['backpropagation', 'dfa', 'fdfa', 'fdfa-cv', 'fg-a', 'dkp', 'grape', 'opzo']
+        ['backpropagation', 'dfa', 'adfa', 'ifa', 'drtp', 'fdfa', 'fdfa-cv', 'fg-a']
     """
     return {method.name: method for method in _REGISTRY}
 

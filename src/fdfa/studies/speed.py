@@ -90,11 +90,14 @@ def _median_ratio(times: Sequence[float], reference: Sequence[float]) -> float:
 def _turn(learner: nn.Module, inputs: Tensor, labels: Tensor) -> float:
     """Seconds a step, over one probing period."""
     steps = getattr(getattr(learner, "probe", None), "every", 1)
+    criterion = F.cross_entropy
+    if isinstance(learner, Estimator):
+        criterion = learner.criterion(criterion)
     started = time.perf_counter()
     for _ in range(steps):
         for parameter in learner.parameters():
             parameter.grad = None
-        F.cross_entropy(learner(inputs), labels).backward()  # type: ignore[no-untyped-call]
+        criterion(learner(inputs), labels).backward()  # type: ignore[no-untyped-call]
     if inputs.device.type == "cuda":
         torch.cuda.synchronize(inputs.device)
     return (time.perf_counter() - started) / steps

@@ -41,7 +41,7 @@ def rehearse(config: TrainConfig, learner: Estimator, data: Dataset) -> None:
             start_training(twin)
             device = next(learner.parameters()).device
             inputs, labels = (tensor.to(device) for tensor in data.train.first(part))
-            F.cross_entropy(twin(inputs), labels).backward()  # type: ignore[no-untyped-call]
+            twin.criterion(F.cross_entropy)(twin(inputs), labels).backward()  # type: ignore[no-untyped-call]
         except FDFAError:
             raise
         except Exception as error:

@@ -49,7 +49,9 @@ class Learning:
         self.learner = learner
         self.optimizer = optimizer
         self.settings = settings
-        self.loss_function = loss_function
+        self.loss_function = (
+            learner.criterion(loss_function) if isinstance(learner, Estimator) else loss_function
+        )
         self.processes = processes
         self.device = device_of(learner)
         half = settings.precision == "float16"

@@ -1,0 +1,178 @@
+"""What a learning rule with taps may say: where to cut, how to probe, the credit, the lesson."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fdfa.engine.credit import Payer
+from fdfa.engine.cut import CutModels, CutPass
+from fdfa.engine.differences import central_difference
+from fdfa.engine.distributed import process_rank
+from fdfa.engine.estimator import Estimator
+from fdfa.engine.feedback import FeedbackMaps
+from fdfa.engine.intercept import Forward
+from fdfa.engine.lessons import Lesson
+from fdfa.engine.outputs import output_tensor
+from fdfa.engine.probes import Probe
+from fdfa.engine.taps import Tap, TapPlan
+
+__all__ = ["TapRule"]
+
+
+class TapRule(Estimator):
+    """The part of :class:`fdfa.engine.tapped.TappedEstimator` that a method changes.
+
+    As it stands here the rule is direct feedback through one map a tap, which never learns.
+
+    Attributes:
+        feedback: the maps, made on the first forward pass.
+        probe: how the rule probes; None if it never does.
+        sample_dims: number of leading dimensions that count samples.
+        needs_targets: whether :meth:`credits` needs ``lesson.targets``.
+        probed_credit: whether :meth:`credits` needs the probe of its pass. Such a learner probes
+            when it stands alone, too.
+        repeats: whether :meth:`credits` runs the model again, by ``lesson.repetition``.
+        keeps_activations: whether :meth:`teach` needs the tapped activations. Such a method learns
+            at every step, with a probe or without.
+    """
+
+    feedback: FeedbackMaps
+    probe: Probe | None
+    sample_dims: int
+    probed_credit: bool = False
+    repeats: ClassVar[bool] = False
+    keeps_activations: ClassVar[bool] = False
+
+    def credits(self, e: Tensor, lesson: Lesson) -> Payer:
+        """How the taps of one pass get their credit, asked for once the output error is there.
+
+        What all credits share is worked out here; each credit when it is called for, perhaps just
+        before its block runs.
+
+        Args:
+            e: the output error (N, K).
+            lesson: of the pass, with what the attributes of this class ask for.
+
+        Returns:
+            From a tap's number to g_l (N, |h_l|) or of the tap's shape. By default ``e B_l``.
+        """
+        feedback, taps = self.feedback, lesson.taps
+        return lambda number: feedback[taps[number]].forward(e)
+
+    def teach(self, lesson: Lesson) -> None:
+        """Let the feedback maps learn from a pass, once, after it has given its credits.
+
+        Called where the pass probed, or kept its activations.
+
+        Args:
+            lesson: what the pass left, and the output error.
+        """
+
+    def mapped_taps(self, plan: TapPlan) -> tuple[Tap, ...]:
+        """The taps that have a feedback map.
+
+        Args:
+            plan: with all taps.
+
+        Returns:
+            All of them, until a method says otherwise.
+        """
+        return plan.taps
+
+    def prefers_tap(self, module: nn.Module) -> bool:
+        """Whether ``taps="auto"`` is to cut at this module's output, where it may choose.
+
+        Args:
+            module: any module of the model.
+
+        Returns:
+            True if so.
+        """
+        return False
+
+    def substitute(self, module: nn.Module) -> Forward | None:
+        """A forward with the same result and another derivative, for a module in a hidden block.
+
+        Args:
+            module: any module of the model.
+
+        Returns:
+            What stands in for its forward; None: it runs as it is.
+        """
+        return None
+
+    @property
+    def further_passes(self) -> int:
+        """Forward passes that a step takes beside the one that learns, where it probes."""
+        if self.probe is None or self.probe.derivative == "forward-ad":
+            return 0
+        return 2 + self.probe.active_only
+
+    def probing_pass(
+        self,
+        probe: Probe,
+        cut: CutModels,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        step: int,
+    ) -> CutPass:
+        """The forward pass of a step that probes.
+
+        Args:
+            probe: how.
+            cut: the model cut for inputs like these.
+            args: positional arguments of the model.
+            kwargs: keyword arguments of the model.
+            step: its number.
+
+        Returns:
+            The pass, with the output's derivative and the perturbations.
+        """
+        noises = self.perturbations(probe, cut.plan, step)
+        if probe.derivative == "forward-ad":
+            return cut.next(probing=True).run(args, kwargs, noises, probe.active_only)
+        derivative = central_difference(
+            self.model,
+            cut.plan,
+            args,
+            kwargs,
+            find_output=self._output_of,
+            noises=noises,
+            step=probe.difference_step,
+            active_only=probe.active_only,
+        )
+        run = cut.next(probing=False).run(args, kwargs)
+        return dataclasses.replace(run, derivative=derivative, noises=noises)
+
+    def perturbations(self, probe: Probe, plan: TapPlan, step: int) -> list[Tensor]:
+        """Those of one step, in this process.
+
+        Args:
+            probe: draws them.
+            plan: with the taps.
+            step: its number.
+
+        Returns:
+            p_l, one a tap, of its shape.
+        """
+        return probe.draw(
+            [tap.shape for tap in plan.taps],
+            [self._wide(tap) for tap in plan.taps],
+            [tap.device for tap in plan.taps],
+            self.seed,
+            step,
+            process_rank(),
+        )
+
+    def _wide(self, tap: Tap) -> torch.dtype:
+        if tap in self.feedback:
+            return self.feedback[tap].weight.dtype
+        return torch.promote_types(next(self.model.parameters()).dtype, torch.float32)
+
+    def _output_of(self, returned: Any) -> Tensor:
+        return output_tensor(returned, name=self.output, sample_dims=self.sample_dims)

@@ -1,0 +1,135 @@
+"""Telling a pass its targets, for rules that learn from them.
+
+The loss function is where output and targets meet, so that is where a pass is told: the loop stays
+as it is. What is noted lies with the pass's own autograd node, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, ParamSpec
+
+import torch
+from torch import Tensor
+from torch._compile import _disable_dynamo
+
+from fdfa.engine.notes import Note, notes_behind
+from fdfa.engine.outputs import map_tensors
+from fdfa.errors import FDFAError
+
+__all__ = ["Criterion", "targets_of"]
+
+P = ParamSpec("P")
+
+
+class Criterion(Generic[P]):
+    """A loss function that also tells the passes behind its first argument what its second says.
+
+    It is called as the loss function is, output first and targets second, and returns the same
+    loss. Where the output carries no learning rule (eval mode, ``no_grad``) it does nothing more.
+
+    Args:
+        loss_function: any; :meth:`fdfa.Estimator.criterion` wraps it.
+
+    Attributes:
+        loss_function: the same.
+    """
+
+    def __init__(self, loss_function: Callable[P, Tensor]) -> None:
+        self.loss_function = loss_function
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+        """The loss."""
+        loss = self.loss_function(*args, **kwargs)
+        _take_note([*args, *kwargs.values()], loss)
+        return loss
+
+
+@_disable_dynamo
+def _take_note(arguments: Sequence[Any], loss: Tensor) -> None:
+    if len(arguments) < 2 or not isinstance(loss, Tensor) or not loss.requires_grad:
+        return
+    output, targets = arguments[:2]
+    outputs: list[Tensor] = []
+
+    def gather(tensor: Tensor) -> Tensor:
+        outputs.append(tensor)
+        return tensor
+
+    map_tensors(output, gather)
+    places = notes_behind(outputs)
+    if not places or not isinstance(targets, Tensor):
+        return
+    note = Note(targets.detach())
+    for notes in places:
+        notes.append(note)
+
+    def weigh(gradient: Tensor) -> None:
+        note.weight = gradient.detach()  # what accumulation and loss scaling make of the loss
+
+    loss.register_hook(weigh)  # type: ignore[no-untyped-call]
+
+
+def targets_of(e: Tensor, notes: Sequence[Note], *, sample_dims: int, method: str) -> Tensor:
+    """What stands in the output error's place for a rule that learns from the targets.
+
+    The mean over the samples of a loss ``-sum_k t_k y_k`` has this gradient, times -1. Losses that
+    one backward call adds up are added, each with the factor that it has there (a part's share of
+    its batch, a loss scale).
+
+    Args:
+        e: the output error; only its shape, type and device are read.
+        notes: of the pass.
+        sample_dims: number of leading dimensions that count samples.
+        method: for the error's text.
+
+    Returns:
+        t / N of e's shape, never narrower than float32.
+
+    Raises:
+        FDFAError: if the pass was told no targets, or of a shape that does not fit.
+    """
+    weighed = [(note, note.weight) for note in notes if note.weight is not None]
+    if not weighed:
+        raise FDFAError(
+            f"method '{method}' learns from the targets, and this pass was told none. Set up"
+            " criterion = learner.criterion(loss_function) once, and compute the loss by it: loss ="
+            " criterion(learner(x), targets)."
+        )
+    total = torch.zeros(e.shape, dtype=torch.promote_types(e.dtype, torch.float32), device=e.device)
+    for note, weight in weighed:
+        total += _weighted(note.targets.to(e.device), weight.to(e.device), total, sample_dims)
+        note.weight = None  # it was for this backward pass
+    return total
+
+
+def _weighted(targets: Tensor, weight: Tensor, like: Tensor, sample_dims: int) -> Tensor:
+    samples, classes = like.shape[:sample_dims], like.shape[sample_dims]
+    labels = like.shape[:sample_dims] + like.shape[sample_dims + 1 :]
+    whole = not targets.is_floating_point() and targets.numel() == math.prod(labels)
+    if whole and targets.shape != like.shape:  # class numbers, (N,) or (N, ...)
+        index = targets.reshape(labels).unsqueeze(sample_dims)
+        places = torch.arange(classes, device=like.device)
+        shape = (classes, *(1 for _ in like.shape[sample_dims + 1 :]))
+        t = (index == places.view(shape)).to(like.dtype)  # nothing where a label is ignored
+        count = math.prod(labels)
+    elif targets.numel() == like.numel():
+        t, count = targets.reshape(like.shape).to(like.dtype), math.prod(samples)
+    else:
+        raise FDFAError(
+            f"the targets have shape {tuple(targets.shape)} and type {targets.dtype}, which fits no"
+            f" output of shape {tuple(like.shape)}: pass class numbers {tuple(labels)} of an"
+            " integer type, or targets of the output's own shape."
+        )
+    if weight.numel() == 1:
+        return t * (weight.to(like.dtype).reshape(()) / count)
+    if weight.numel() == like.numel():  # reduction="none": a loss a component, or a sample
+        return t * weight.to(like.dtype).reshape(like.shape)
+    if weight.numel() == math.prod(labels):
+        return t * weight.to(like.dtype).reshape(labels).unsqueeze(sample_dims)
+    raise FDFAError(
+        f"the loss has shape {tuple(weight.shape)}: one number, one a sample or one a component of"
+        " the output were expected, to know how much each target counts. Pass a loss function that"
+        " returns one of these."
+    )
