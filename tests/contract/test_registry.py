@@ -54,7 +54,10 @@ def test_wrap_builds_what_the_class_builds(case: Case) -> None:
 
 
 def _id(value: object) -> str | None:
-    return str(dict(value.options)) if isinstance(value, ErrorInput) else None
+    if not isinstance(value, ErrorInput):
+        return None
+    # without addresses: two workers must give one test one name
+    return re.sub(r" at 0x[0-9a-f]+", "", str(dict(value.options)))
 
 
 @pytest.mark.parametrize(
