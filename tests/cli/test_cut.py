@@ -118,7 +118,7 @@ def test_a_comparison_killed_again_and_again(tmp_path: Path) -> None:
         assert done.status in (0, -signal.SIGKILL), done.err
         for path, before in finished.items():
             assert (path.stat().st_mtime_ns, path.read_bytes()) == before
-        for path in [*out.glob("runs/*/results.json"), *out.glob("speed.json")]:
+        for path in [*out.glob("runs/*/results.json"), *out.glob("costs.json")]:
             for kept in (path, path.with_name("model.safetensors")):
                 if kept.exists():
                     finished[kept] = kept.stat().st_mtime_ns, kept.read_bytes()

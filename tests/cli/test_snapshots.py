@@ -18,6 +18,7 @@ import torch
 
 from fdfa.cli import main
 from fdfa.cli.parsing import COMMANDS
+from fdfa.studies.memory import StepMemory
 from fdfa.studies.speed import StepTime
 
 SNAPSHOTS = Path(__file__).parents[1] / "snapshots" / "cli"
@@ -120,7 +121,12 @@ def _steady(patch: pytest.MonkeyPatch) -> None:
         ratios = {"backpropagation": 1.0, "dfa": 0.89}
         return {name: StepTime(0.0012, ratios.get(name, 1.38), 400) for name in learners}
 
-    patch.setattr("fdfa.studies.compare.step_times", times)
+    def memory(learners: Mapping[str, object], *_: object, **__: object) -> dict[str, StepMemory]:
+        ratios = {"backpropagation": 1.0, "dfa": 1.02}
+        return {name: StepMemory(4096, 4096, ratios.get(name, 1.18)) for name in learners}
+
+    patch.setattr("fdfa.studies.costs.step_times", times)
+    patch.setattr("fdfa.studies.costs.step_memory", memory)
 
 
 def masked(text: str, *, measured: bool) -> str:

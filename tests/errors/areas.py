@@ -11,6 +11,7 @@ from tests.errors.data_download_cases import DATA_DOWNLOAD_CASES
 from tests.errors.data_own_cases import DATA_OWN_CASES
 from tests.errors.data_set_cases import DATA_SET_CASES
 from tests.errors.engine_cases import ENGINE_CASES
+from tests.errors.folder_cases import FOLDER_CASES
 from tests.errors.models_cases import MODELS_CASES
 from tests.errors.provoke import Case
 from tests.errors.resume_cases import RESUME_CASES
@@ -26,7 +27,7 @@ AREAS: Final[dict[str, list[Case]]] = {
     "data": [*DATA_SET_CASES, *DATA_OWN_CASES, *DATA_DOWNLOAD_CASES],
     "models": MODELS_CASES,
     "training": [*TRAINING_CASES, *RESUME_CASES, *CHECKPOINT_CASES],
-    "studies": STUDIES_CASES,
+    "studies": [*STUDIES_CASES, *FOLDER_CASES],
     "cli": CLI_CASES,
     "engine": ENGINE_CASES,  # beside those of tests/engine, whose texts stand in errors.json
 }
@@ -43,6 +44,7 @@ _HOMES: Final = {
     "resume": "training/trainer_state training/agreement training/optimizer_state",
     "training": "training/",
     "models": "models/",
+    "folder": "studies/run_folder studies/records studies/resume studies/saved_options",
     "studies": "studies/",
     "cli": "cli/",
 }

@@ -24,8 +24,8 @@ class Diary(StudyObserver):
     def __init__(self) -> None:
         self.entries: list[object] = []
 
-    def measuring_speed(self) -> None:
-        self.entries.append("speed")
+    def measuring_costs(self) -> None:
+        self.entries.append("costs")
 
     def run_started(self, method: str, seed: int) -> None:
         self.entries.append((method, seed))

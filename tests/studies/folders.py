@@ -97,6 +97,6 @@ def _bits(tensor: torch.Tensor) -> tuple[Any, ...]:
 def _summary(comparison: Path) -> dict[str, Any]:
     found = json.loads((comparison / "results.json").read_text())
     for summary in found["summaries"]:
-        del summary["step_time"]
+        del summary["step_time"], summary["step_memory"]
     config = json.loads((comparison / "config.json").read_text())["compare"]
     return {**found, "config": config, **{name: _file(comparison / name) for name in PICTURES}}

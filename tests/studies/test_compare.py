@@ -33,7 +33,7 @@ def test_every_method_from_every_seed(finished: tuple[Comparison, Path, Diary]) 
     comparison, _, diary = finished
     pairs = [("fdfa", 5), ("backpropagation", 5), ("fdfa", 6), ("backpropagation", 6)]
     assert [(run.method, run.seed) for run in comparison.runs] == pairs
-    heard = ["speed"]
+    heard = ["costs"]
     for pair, run in zip(pairs, comparison.runs, strict=True):
         heard += [pair, run]
     assert diary.entries == heard
@@ -100,6 +100,13 @@ def test_summaries(finished: tuple[Comparison, Path, Diary]) -> None:
     assert fdfa_summary.cosine.mean < 0.999
     assert bp_summary.step_time.ratio == 1
     assert fdfa_summary.step_time.ratio > 1
+    assert bp_summary.step_memory is not None
+    assert bp_summary.step_memory.ratio == 1
+    assert fdfa_summary.step_memory is not None
+    assert fdfa_summary.step_memory.ratio > 1
+    assert comparison.layers == ("linear1.weight", "output.weight")
+    cosines = [run.alignment["linear1.weight"] for run in runs]
+    assert fdfa_summary.cosines["linear1.weight"].mean == statistics.fmean(cosines)
 
 
 def test_the_cosine_is_the_mean_over_weight_matrices(
@@ -120,9 +127,12 @@ def test_the_files(finished: tuple[Comparison, Path, Diary]) -> None:
     assert results == comparison.report()
     assert results["complete"] is True
     assert results["runs"][0]["epochs"] == 2
-    assert json.loads((out / "speed.json").read_text())["fdfa"] == dataclasses.asdict(
-        comparison.summaries[0].step_time
-    )
+    costs = json.loads((out / "costs.json").read_text())
+    summary = comparison.summaries[0]
+    assert costs["times"]["fdfa"] == dataclasses.asdict(summary.step_time)
+    assert summary.step_memory is not None
+    assert costs["memory"]["fdfa"] == dataclasses.asdict(summary.step_memory)
+    assert costs["left_out"] == {}
     for pair, run, told in zip(pairs, comparison.runs, results["runs"], strict=True):
         own = out / "runs" / pair
         names = {path.name for path in own.iterdir()}

@@ -70,7 +70,7 @@ def test_an_interrupted_comparison_goes_on_where_it_was(
     out, steps, diary = tmp_path / "run", [], Counting()
     with pytest.raises(StudyInterrupted):
         compare(SMALL, out=out, observer=Impatient())
-    speed = (out / "speed.json").read_bytes()
+    costs = (out / "costs.json").read_bytes()
     comparison = resume(out, observer=diary)
     assert isinstance(comparison, Comparison)
     assert steps[:4] == [("backpropagation", step) for step in (9, 10, 11, 12)]
@@ -81,13 +81,13 @@ def test_an_interrupted_comparison_goes_on_where_it_was(
         ("fdfa", 6),
         ("backpropagation", 6),
     ]
-    assert "speed" not in diary.entries
-    assert (out / "speed.json").read_bytes() == speed
+    assert "costs" not in diary.entries
+    assert (out / "costs.json").read_bytes() == costs
     for name in ("fdfa-seed-5", "backpropagation-seed-5", "fdfa-seed-6", "backpropagation-seed-6"):
         assert_same_runs(out / "runs" / name, finished[1] / "runs" / name)
     assert out / "results.json" in comparison.files
     assert comparison.report()["runs"] == finished[0].report()["runs"]
-    timed = {"step_time": None}
+    timed = {"step_time": None, "step_memory": None}
     assert [dataclasses.replace(s, **timed) for s in comparison.summaries] == [
         dataclasses.replace(s, **timed) for s in finished[0].summaries
     ]

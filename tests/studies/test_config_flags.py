@@ -100,6 +100,17 @@ class TestFlagsBesideIt:
         assert found.methods == ("backpropagation", "fdfa")
         assert found.options == {"fdfa": {"probe_every": 2}}
 
+    def test_shares_of_the_learning_rate(self, tmp_path: Path, captured: list[Any]) -> None:
+        shares = {"fg-w": 0.5, "spsa": 0.25}
+        content = {"compare": {"methods": ["fg-w", "spsa"], "rate_shares": shares}}
+        argv = ["compare", "--config", str(saved(tmp_path, content))]
+        main(argv)
+        assert captured.pop().rate_shares == shares
+        main([*argv, "--rate-shares", "fg-w=0.125"])
+        assert captured.pop().rate_shares == {"fg-w": 0.125, "spsa": 0.25}
+        main([*argv, "--methods", "spsa", "dfa"])
+        assert captured.pop().rate_shares == {"spsa": 0.25}
+
     @pytest.mark.parametrize("kind", ["train", "compare"])
     def test_of_the_other_command(self, kind: str, tmp_path: Path, capsys: Any) -> None:
         other = {"train": "compare", "compare": "train"}[kind]

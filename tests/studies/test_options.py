@@ -154,6 +154,13 @@ def test_options_of_several_methods() -> None:
         options_by_method(chosen, {"dfaa.depth": "2"})
 
 
+def test_a_method_with_a_hyphen_takes_options_of_its_own() -> None:
+    """On a command line hyphens and underscores are the same."""
+    for name in ("fdfa-cv.probe-every", "fdfa_cv.probe_every"):
+        given = assignments([f"{name}=4"])
+        assert options_by_method(["fdfa-cv"], given) == {"fdfa-cv": {"probe_every": 4}}
+
+
 def test_resolved_options_keep_what_was_chosen() -> None:
     found = resolved_options("fdfa", {"probe_every": 4})
     assert found == {**methods()["fdfa"].options(), "probe_every": 4}

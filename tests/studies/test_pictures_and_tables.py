@@ -15,17 +15,14 @@ from torch import nn
 
 import fdfa
 from fdfa.methods import methods
-from fdfa.studies.compare import CompareConfig
 from fdfa.studies.explain import explain
 from fdfa.studies.explanation_report import explanation_report
 from fdfa.studies.listings import methods_report
 from fdfa.studies.plots import learning_curves, write_learning_curves
 from fdfa.studies.progress import reported_progress
-from fdfa.studies.report import comparison_report, files_line, training_report
-from fdfa.studies.results import Comparison, summarize
+from fdfa.studies.report import files_line, training_report
 from fdfa.studies.run_folder import RunFolder
 from fdfa.studies.runs import Run
-from fdfa.studies.speed import StepTime
 from fdfa.studies.train import TrainReport
 from fdfa.training import EpochResult, Score, StepResult, Trainer, TrainingSettings
 
@@ -48,13 +45,6 @@ RUNS = (
     run("fdfa", 0, 0.4, 0.875),
     run("fdfa", 1, 0.6, failure="the loss is nan"),
 )
-TIMES = {"backpropagation": StepTime(0.002, 1.0, 77), "fdfa": StepTime(0.0025, 1.25, 77)}
-CONFIG = CompareConfig(methods=("backpropagation", "fdfa"), seeds=2)
-
-
-def comparison(runs: tuple[Run, ...] = RUNS) -> Comparison:
-    names = CONFIG.methods
-    return Comparison(12345, True, summarize(names, runs, TIMES), runs, notes=("A note.",))
 
 
 def shown(renderable: RenderableType, width: int) -> list[str]:
@@ -121,32 +111,6 @@ def test_without_matplotlib_a_note_says_how_to_get_pictures(
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_comparison_has_one_line_a_method(width: int) -> None:
-    lines = shown(comparison_report(CONFIG, comparison()), width)
-    assert all(len(line) <= width for line in lines)
-    assert lines[0].startswith("digits, fully-connected, 12,345 parameters: 20 epochs, 2 seeds")
-    (header,) = [line.split() for line in lines if "method" in line and "cosine" in line]
-    assert header == ["method", "test", "accuracy", "test", "loss", "step", "time", "cosine"]
-    rows = [line for line in lines if line.startswith((" backpropagation", " fdfa"))]
-    assert [" ".join(row.split()) for row in rows] == [
-        "backpropagation 90.00 ± 0.00 % 0.2500 ± 0.0000 1.00 x 0.500",
-        "fdfa (1 of 2 failed) 87.50 % 0.2500 1.25 x 0.500",
-    ]
-    assert "(2.00 ms; median of 77 interleaved rounds)" in " ".join(lines)
-    assert "A note." in lines
-
-
-def test_a_method_whose_runs_all_failed_has_no_numbers() -> None:
-    failed = (RUNS[0], run("fdfa", 0, failure="the loss is nan"))
-    (row,) = [
-        line.split()
-        for line in shown(comparison_report(CONFIG, comparison(failed)), 80)
-        if line.startswith(" fdfa")
-    ]
-    assert row == ["fdfa", "(1", "of", "1", "failed)", "-", "-", "1.25", "x", "-"]
-
-
-@pytest.mark.parametrize("width", [80, 120])
 def test_the_methods_have_one_line_each(width: int) -> None:
     lines = shown(methods_report(), width)
     assert all(len(line) <= width for line in lines)
@@ -206,7 +170,7 @@ def test_files_are_named() -> None:
 def narrate(console: Console, *, runs: int, quiet: bool = False) -> None:
     trainer = Trainer(nn.Linear(2, 2), TrainingSettings(epochs=2))
     with reported_progress(console, runs=runs, epochs=2, quiet=quiet) as observer:
-        observer.measuring_speed()
+        observer.measuring_costs()
         for made in RUNS[:runs]:
             observer.run_started(made.method, made.seed)
             for result in made.epochs:
@@ -225,7 +189,7 @@ def said(*, runs: int, quiet: bool = False, terminal: bool = False) -> str:
 def test_a_file_gets_one_plain_line_a_run() -> None:
     lines = said(runs=4).splitlines()
     numbers = "train loss 1.0000, validation loss 0.1000, accuracy 90.00 %"
-    assert lines[0] == "measuring the time of a step ..."
+    assert lines[0] == "measuring time and memory of a step ..."
     assert [line.split(" (")[0] for line in lines[1:]] == [
         f"[1/4] backpropagation, seed 0: {numbers}",
         f"[2/4] backpropagation, seed 1: {numbers}",

@@ -74,7 +74,7 @@ def fill_with_a_run(folder: Path, kind: str = "train") -> None:
         "metrics.jsonl",
         "timings.jsonl",
         "steps.jsonl",
-        "speed.json",
+        "costs.json",
         "results.json",
         "model.safetensors",
         "learning_curves.png",

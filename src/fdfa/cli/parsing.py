@@ -32,7 +32,16 @@ COMMANDS: dict[str, Any] = {
 }
 _SHELLS = ("bash", "zsh")  # tyro needs another package for tcsh
 # Typed twice, the second would silently take the place of the first.
-_ONCE = ("config", "methods", "options", "model-options", "data-options", "augment", "log")
+_ONCE = (
+    "config",
+    "methods",
+    "options",
+    "rate-shares",
+    "model-options",
+    "data-options",
+    "augment",
+    "log",
+)
 
 
 class Command(Protocol):
@@ -145,6 +154,8 @@ def _from_config(kind: Any, argv: Sequence[str]) -> Any:
         )
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     values["options"] = {}
+    if "rate_shares" in values:
+        values["rate_shares"] = {}
     values["task"] = dataclasses.replace(config.task, model_options={}, data_options={})
     return kind(**values)
 

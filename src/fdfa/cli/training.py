@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.text import Text
 
 from fdfa.cli.command import Kept, Shown, print_files, print_json, speaks_not, status
-from fdfa.studies.compare import CompareConfig, StudyInterrupted, compare
+from fdfa.studies.compare import StudyInterrupted, compare
+from fdfa.studies.comparison_report import ComparisonReport
 from fdfa.studies.evaluate import evaluate_run
-from fdfa.studies.options import data_set_options, method_options, options_by_method
+from fdfa.studies.options import data_set_options, method_options, options_by_method, rate_shares
 from fdfa.studies.progress import reported_progress
 from fdfa.studies.rehearsal import rehearse_study
 from fdfa.studies.report import (
-    comparison_report,
     evaluation_report,
     rehearsal_report,
     training_report,
@@ -27,7 +27,7 @@ from fdfa.studies.results import Comparison
 from fdfa.studies.resume import Study, read_config, resume
 from fdfa.studies.runs import StudyObserver
 from fdfa.studies.scoring import Part
-from fdfa.studies.setup import TrainConfig
+from fdfa.studies.setup import CompareConfig, TrainConfig
 from fdfa.studies.task import Task, model_options
 from fdfa.studies.train import TrainReport, train
 from fdfa.training import TrainingInterrupted
@@ -79,12 +79,15 @@ class Compare(Kept, CompareConfig):
     def run(self, out: Console, err: Console) -> int:
         """Compare, and show the table."""
         config, before = settings(self, CompareConfig), _given(self.config, CompareConfig)
-        options = options_by_method(config.methods, dict[str, Any](config.options))
+        options = options_by_method(config.candidates, dict[str, Any](config.options))
+        shares = rate_shares(dict[str, Any](config.rate_shares))
         if before is not None:
-            for method in set(before.methods) & set(config.methods):
+            kept = {m: s for m, s in before.rate_shares.items() if m in config.candidates}
+            shares = {**kept, **shares}
+            for method in set(before.candidates) & set(config.candidates):
                 options[method] = {**before.options.get(method, {}), **options.get(method, {})}
         task = typed_task(config.task, before)
-        config = dataclasses.replace(config, options=options, task=task)
+        config = dataclasses.replace(config, options=options, rate_shares=shares, task=task)
         if self.dry_run:
             return _rehearse(self, config, out)
         return _show(
@@ -222,7 +225,7 @@ def _show(
     folder: Path | None,
 ) -> int:
     """Run a study with its progress, then show what came of it, also after Ctrl-C."""
-    runs = len(config.methods) * config.seeds if isinstance(config, CompareConfig) else 1
+    runs = len(config.candidates) * config.seeds if isinstance(config, CompareConfig) else 1
     epochs = config.training.epochs
     # Of the processes that torchrun started, the first speaks for all.
     quiet = command.quiet or speaks_not()
@@ -231,7 +234,7 @@ def _show(
         with reported_progress(err, runs=runs, epochs=epochs, quiet=quiet) as observer:
             found = perform(observer)
     except StudyInterrupted as stop:
-        found, interrupted = stop.comparison, f"{len(stop.comparison.runs)} of {runs} runs"
+        found, interrupted = stop.comparison, _share_of_runs(config, stop.comparison)
     except TrainingInterrupted as stop:
         err.print(_how_to_go_on(f"after step {stop.step}", folder), soft_wrap=True)
         return 130
@@ -239,7 +242,7 @@ def _show(
         print_json(found.report())
     elif isinstance(found, Comparison):
         if found.runs and isinstance(config, CompareConfig):
-            out.print(comparison_report(config, found))
+            out.print(ComparisonReport(config, found))
     elif found.run.failure is None:
         out.print(training_report(found))
     if not command.json:
@@ -249,6 +252,11 @@ def _show(
         return 130
     finished = found.runs if isinstance(found, Comparison) else (found.run,)
     return status(err, finished)
+
+
+def _share_of_runs(config: Study, comparison: Comparison) -> str:
+    seeds = config.seeds if isinstance(config, CompareConfig) else 1
+    return f"{len(comparison.runs)} of {len(comparison.summaries) * seeds} runs"
 
 
 def _how_to_go_on(done: str, folder: Path | None) -> Text:

@@ -76,6 +76,7 @@ class Method:
         products: matrix products a layer and step, a forward pass counting one; s is the share of
             steps that probe, k the number of tangents.
         preset: options of the class that this name stands for, where they are not its defaults.
+        rate_share: learning rate that suits it, as a share of backpropagation's.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Method:
     extra_state: str
     products: str
     preset: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    rate_share: float = 1.0
 
     def options(self) -> dict[str, Any]:
         """The keyword options of the estimator with their defaults."""

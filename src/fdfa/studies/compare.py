@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import nn
 
-from fdfa.engine.estimator import Estimator
-from fdfa.engine.random_state import random_state_of
 from fdfa.errors import ConfigError
-from fdfa.methods import wrap
+from fdfa.methods import methods
+from fdfa.studies.costs import Costs, fresh_learner, measured_costs, serving
 from fdfa.studies.json_values import plain
 from fdfa.studies.network import build_network
-from fdfa.studies.options import resolved_options, seeded
+from fdfa.studies.options import resolved_options
 from fdfa.studies.plots import write_learning_curves
 from fdfa.studies.preparation import Prepared, prepared
 from fdfa.studies.records import from_json
 from fdfa.studies.results import Comparison, summarize
 from fdfa.studies.run_folder import RunFolder
-from fdfa.studies.runs import Run, StudyObserver, perform, recall
+from fdfa.studies.runs import Run, StudyObserver, perform, recall, weight_matrices
 from fdfa.studies.setup import CompareConfig, TrainConfig
 from fdfa.studies.sinks import check_sinks
-from fdfa.studies.speed import StepTime, step_times
 from fdfa.studies.task import resolved
 from fdfa.studies.train import TrainReport
-from fdfa.studies.trial_step import rehearse
 
-__all__ = ["CompareConfig", "StudyInterrupted", "compare", "continue_comparison"]
-
-_REFERENCE = "backpropagation"
+__all__ = [
+    "CompareConfig",
+    "StudyInterrupted",
+    "compare",
+    "comparison_spelled_out",
+    "continue_comparison",
+]
 
 
 class StudyInterrupted(KeyboardInterrupt):
@@ -60,8 +62,8 @@ def compare(
     """Train every method from every seed and put the results side by side.
 
     Runs of one seed share the initial weights and the order of the examples. The test examples are
-    looked at once a run, after its last epoch. The time of a step is measured apart from the runs,
-    turn by turn, before the first of them.
+    looked at once a run, after its last epoch. Time and memory of a step are measured apart from
+    the runs, before the first of them, the time turn by turn.
 
     Args:
         config: what to compare.
@@ -83,22 +85,20 @@ def compare(
         >>> compare(quick).summaries[0].test_accuracy.mean > 0.8
         True
     """
-    config = _spelled_out(config)
+    config = comparison_spelled_out(config)
     check_sinks(config.records, out)
     if out is not None:
         RunFolder.check(out, overwrite=overwrite)
     observer = observer or StudyObserver()
     with _prepared(config, observer) as start:
         # Whatever cannot be trained as asked fails here, before an earlier run's file is replaced.
-        for method in config.methods:
-            single = config.run_of(method, config.first_seed)
-            rehearse(single, _learner(single, start.network), start.data)
+        config, left_out = serving(config, start.network, start.data)
         config = dataclasses.replace(config, machine=start.machine)
         if out is None:
-            return _compared(config, start, None, observer)
+            return _compared(config, start, left_out, None, observer)
         with RunFolder.fresh(out, overwrite=overwrite) as folder:
             folder.write_json("config.json", {"compare": config, "environment": start.environment})
-            return _compared(config, start, folder, observer)
+            return _compared(config, start, left_out, folder, observer)
 
 
 def continue_comparison(
@@ -126,7 +126,7 @@ def continue_comparison(
     """
     observer = observer or StudyObserver()
     with _prepared(config, observer, data_sha256=data_sha256) as start, folder.held():
-        return _compared(config, start, folder, observer)
+        return _compared(config, start, {}, folder, observer)
 
 
 def _prepared(
@@ -147,9 +147,14 @@ def _prepared(
 
 
 def _compared(
-    config: CompareConfig, start: Prepared, folder: RunFolder | None, observer: StudyObserver
+    config: CompareConfig,
+    start: Prepared,
+    left_out: Mapping[str, str],
+    folder: RunFolder | None,
+    observer: StudyObserver,
 ) -> Comparison:
-    times = _step_times(config, start, folder, observer)
+    observer.runs_planned(len(config.methods) * config.seeds)
+    costs = _costs(config, start, left_out, folder, observer)
     runs: list[Run] = []
     complete = False
     try:
@@ -163,12 +168,14 @@ def _compared(
         pass  # what is finished is worth keeping
     comparison = Comparison(
         parameters=sum(parameter.numel() for parameter in start.network.parameters()),
+        layers=weight_matrices(start.network),
         complete=complete,
-        summaries=summarize(config.methods, runs, times),
+        summaries=summarize(config, runs, costs),
+        left_out=costs.left_out,
         runs=tuple(runs),
     )
     if folder is not None and complete:
-        folder.note("config.json", "speed.json")
+        folder.note("config.json", "costs.json")
         comparison = _written(comparison, folder, f"{config.task.data}, {config.task.model}")
     if not complete:
         raise StudyInterrupted(comparison)
@@ -191,7 +198,9 @@ def _run(
             observer.run_finished(before)
             return before
         own.write_json("config.json", {"train": config, "environment": start.environment})
-    run = perform(config, _learner(config, network), start.data, observer=observer, folder=own)
+    learner = fresh_learner(config, network)
+    # However a method fails, the others go on.
+    run = perform(config, learner, start.data, observer=observer, folder=own, failures=Exception)
     if own is not None:
         parameters = sum(parameter.numel() for parameter in network.parameters())
         own.write_json("results.json", TrainReport(run, parameters).report())
@@ -214,55 +223,58 @@ def _check_own(folder: RunFolder, config: TrainConfig) -> None:
             )
 
 
-def _spelled_out(config: CompareConfig) -> CompareConfig:
-    """With every default of the methods and the network in place."""
-    for name in config.options:
-        if name not in config.methods:
+def comparison_spelled_out(config: CompareConfig) -> CompareConfig:
+    """With every default of the methods and the network in place.
+
+    Args:
+        config: as the user gave it.
+
+    Returns:
+        What belongs into ``config.json``.
+
+    Raises:
+        ConfigError: if a name in it is unknown.
+    """
+    for what, names in (("options", config.options), ("rate_shares", config.rate_shares)):
+        for name in names:
+            if name not in config.candidates:
+                raise ConfigError(
+                    f"{what}: {name!r} takes no part in the comparison. Add it to the methods, or "
+                    f"leave its {what} out."
+                )
+    for name, share in config.rate_shares.items():
+        if not 0 < share < math.inf:
             raise ConfigError(
-                f"options: {name!r} takes no part in the comparison. Add it to the methods, or "
-                "leave its options out."
+                f"rate_shares: {name}={share!r} is not possible. Give a positive number."
             )
     return dataclasses.replace(
         config,
         task=resolved(config.task),
         options={
-            name: resolved_options(name, config.options.get(name, {})) for name in config.methods
+            name: resolved_options(name, config.options.get(name, {})) for name in config.candidates
+        },
+        rate_shares={
+            name: config.rate_shares.get(name, methods()[name].rate_share)
+            for name in config.candidates
         },
     )
 
 
-def _learner(config: TrainConfig, network: nn.Module) -> Estimator:
-    """A method around a copy of a network."""
-    return wrap(config.method, copy.deepcopy(network), **seeded(config.options, config.seed))
-
-
-def _step_times(
-    config: CompareConfig, start: Prepared, folder: RunFolder | None, observer: StudyObserver
-) -> dict[str, StepTime]:
+def _costs(
+    config: CompareConfig,
+    start: Prepared,
+    left_out: Mapping[str, str],
+    folder: RunFolder | None,
+    observer: StudyObserver,
+) -> Costs:
     """Measured once: a comparison that goes on reads what it measured before."""
-    if folder is not None and (saved := folder.read_json("speed.json")) is not None:
-        where = str(folder.path / "speed.json")
-        return {method: from_json(StepTime, time, where=where) for method, time in saved.items()}
-    observer.measuring_speed()
-    inputs, labels = start.data.train.first(config.training.batch_size)
-    contestants = {
-        _REFERENCE: wrap(_REFERENCE, copy.deepcopy(start.network)),
-        **{
-            method: _learner(config.run_of(method, config.first_seed), start.network)
-            for method in config.methods
-        },
-    }
-    with random_state_of(config.first_seed):
-        times = step_times(
-            contestants,
-            inputs.to(start.device),
-            labels.to(start.device),
-            reference=_REFERENCE,
-            rounds=config.timing_rounds,
-        )
+    if folder is not None and (saved := folder.read_json("costs.json")) is not None:
+        return from_json(Costs, saved, where=str(folder.path / "costs.json"))
+    observer.measuring_costs()
+    costs = measured_costs(config, start, left_out)
     if folder is not None:
-        folder.write_json("speed.json", times)
-    return times
+        folder.write_json("costs.json", costs)
+    return costs
 
 
 def _written(comparison: Comparison, folder: RunFolder, subject: str) -> Comparison:

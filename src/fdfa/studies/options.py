@@ -15,6 +15,7 @@ __all__ = [
     "data_set_options",
     "method_options",
     "options_by_method",
+    "rate_shares",
     "resolved_options",
     "seeded",
 ]
@@ -116,6 +117,7 @@ def options_by_method(chosen: Sequence[str], texts: Mapping[str, str]) -> dict[s
     grouped: dict[str, dict[str, str]] = {}
     for name, value in texts.items():
         method, dot, option = name.rpartition(".")
+        method = _spelling(method)
         if not dot:
             raise ConfigError(
                 f"option {name!r} does not say which method it is for. Write "
@@ -131,6 +133,39 @@ def options_by_method(chosen: Sequence[str], texts: Mapping[str, str]) -> dict[s
             )
         grouped.setdefault(method, {})[option] = value
     return {method: method_options(method, given) for method, given in grouped.items()}
+
+
+def rate_shares(texts: Mapping[str, str]) -> dict[str, float]:
+    """Learning rates of methods, as shares of the others', from text.
+
+    Args:
+        texts: method to number, as text.
+
+    Returns:
+        Method to number.
+
+    Raises:
+        ConfigError: if one is no number.
+
+    Example:
+        >>> rate_shares({"fg_w": "0.1"})
+        {'fg-w': 0.1}
+    """
+    shares = {}
+    for method, text in texts.items():
+        try:
+            shares[_spelling(method)] = float(text)
+        except ValueError:
+            raise ConfigError(
+                f"rate_shares: {_spelling(method)!r} takes a number, not {text!r}. Write "
+                f"{_spelling(method)}=0.1, say."
+            ) from None
+    return shares
+
+
+def _spelling(method: str) -> str:
+    """As the registry has it: :func:`assignments` writes underscores."""
+    return method.replace("_", "-")
 
 
 def resolved_options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:

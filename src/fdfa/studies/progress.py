@@ -70,6 +70,9 @@ class _Narrator(StudyObserver):
         self.title = ""
         self.file = ""  # that is being downloaded
 
+    def runs_planned(self, count: int) -> None:
+        self.runs = count
+
     def run_started(self, method: str, seed: int) -> None:
         self.started += 1
         self.begun = time.perf_counter()
@@ -116,9 +119,9 @@ class PlainProgress(_Narrator):
             self.say(f"downloaded {file}")
         self.file = file
 
-    def measuring_speed(self) -> None:
+    def measuring_costs(self) -> None:
         """Says so."""
-        self.say("measuring the time of a step ...")
+        self.say("measuring time and memory of a step ...")
 
     def epoch_finished(self, trainer: Trainer, result: EpochResult) -> None:
         """Says so if it is time."""
@@ -159,9 +162,14 @@ class LiveProgress(_Narrator):
                 completed=self.epochs * self.runs * done / total,
             )
 
-    def measuring_speed(self) -> None:
+    def measuring_costs(self) -> None:
         """Says so."""
-        self.bar.update(self.task, description="measuring the time of a step")
+        self.bar.update(self.task, description="measuring time and memory of a step")
+
+    def runs_planned(self, count: int) -> None:
+        """Makes the bar as long as all of them."""
+        super().runs_planned(count)
+        self.bar.update(self.task, total=float(count * self.epochs))
 
     def run_started(self, method: str, seed: int) -> None:
         """Names the run beside the bar."""

@@ -6,13 +6,13 @@ import dataclasses
 import math
 from pathlib import Path
 
-from fdfa.methods import wrap
-from fdfa.studies.options import resolved_options, seeded
-from fdfa.studies.preparation import prepared
+from fdfa.studies.compare import comparison_spelled_out
+from fdfa.studies.costs import fresh_learner, serving
+from fdfa.studies.preparation import Prepared, prepared
 from fdfa.studies.run_folder import RunFolder
 from fdfa.studies.setup import CompareConfig, TrainConfig
 from fdfa.studies.sinks import check_sinks
-from fdfa.studies.task import resolved
+from fdfa.studies.train import spelled_out
 from fdfa.studies.trial_step import rehearse
 
 __all__ = ["Rehearsal", "rehearse_study"]
@@ -28,6 +28,7 @@ class Rehearsal:
         model_options: of the network, every default in place.
         parameters: of the network.
         methods: that would be trained; each has made a step on a copy.
+        left_out: methods that are not defined for the network, and why, if all were asked for.
         runs: number of trainings.
         examples: training, validation and test examples.
         steps: optimiser steps of a run, at most.
@@ -41,6 +42,7 @@ class Rehearsal:
     model_options: dict[str, object]
     parameters: int
     methods: tuple[str, ...]
+    left_out: dict[str, str]
     runs: int
     examples: tuple[int, int, int]
     steps: int
@@ -76,15 +78,14 @@ def rehearse_study(
     if out is not None:
         RunFolder.check(out, overwrite=overwrite)
     if isinstance(config, CompareConfig):
-        methods, seed, runs = config.methods, config.first_seed, config.seeds
-        configs = [config.run_of(method, seed) for method in methods]
+        config = comparison_spelled_out(config)
+        seed, runs = config.first_seed, config.seeds
     else:
-        methods, seed, runs, configs = (config.method,), config.seed, 1, [config]
-    task, training = resolved(config.task), config.training
+        config = spelled_out(config)
+        seed, runs = config.seed, 1
+    task, training = config.task, config.training
     with prepared(task, seed=seed, machine=config.machine) as start:
-        for single in configs:
-            options = seeded(resolved_options(single.method, single.options), seed)
-            rehearse(single, wrap(single.method, start.network, **options), start.data)
+        methods, left_out = _rehearsed(config, start)
         data = start.data
         return Rehearsal(
             data=task.data,
@@ -92,6 +93,7 @@ def rehearse_study(
             model_options=dict(task.model_options),
             parameters=sum(parameter.numel() for parameter in start.network.parameters()),
             methods=methods,
+            left_out=left_out,
             runs=len(methods) * runs,
             examples=(len(data.train), len(data.validation), len(data.test)),
             steps=training.epochs * math.ceil(len(data.train) / training.batch_size),
@@ -99,3 +101,14 @@ def rehearse_study(
             threads=start.machine.threads or 1,
             out=None if out is None else str(out),
         )
+
+
+def _rehearsed(
+    config: TrainConfig | CompareConfig, start: Prepared
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The methods that would be trained, and those that cannot be."""
+    if isinstance(config, CompareConfig):
+        config, left_out = serving(config, start.network, start.data)
+        return config.methods, left_out
+    rehearse(config, fresh_learner(config, start.network), start.data)
+    return (config.method,), {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -13,65 +13,19 @@ from rich.text import Text
 
 from fdfa.studies.evaluate import Evaluation
 from fdfa.studies.rehearsal import Rehearsal
-from fdfa.studies.results import Comparison, MethodSummary, Spread
 from fdfa.studies.runs import Run
-from fdfa.studies.setup import CompareConfig
-from fdfa.studies.tables import duration, plain_table, plural_s
+from fdfa.studies.tables import plural_s
 from fdfa.studies.train import TrainReport
 
 __all__ = [
-    "comparison_report",
     "error_panel",
     "evaluation_report",
     "failures_panel",
     "files_line",
+    "left_out_text",
     "rehearsal_report",
     "training_report",
 ]
-
-
-def comparison_report(config: CompareConfig, comparison: Comparison) -> RenderableType:
-    """The one table of a comparison, and how to read it.
-
-    Args:
-        config: what was asked for.
-        comparison: what was found.
-
-    Returns:
-        For a rich console.
-    """
-    table = plain_table("method", "test accuracy", "test loss", "step time", "cosine")
-    for summary in comparison.summaries:
-        table.add_row(*_comparison_row(summary))
-    seeds, epochs = config.seeds, config.training.epochs
-    title = (
-        f"{config.task.data}, {config.task.model}, {comparison.parameters:,} parameters: "
-        f"{epochs} epoch{plural_s(epochs)}, {seeds} seed{plural_s(seeds)}"
-    )
-    reference = next(iter(comparison.summaries)).step_time
-    legend = (
-        f"Step time: forward and backward pass, relative to backpropagation "
-        f"({duration(reference.seconds / reference.ratio)}; median of {reference.rounds} "
-        "interleaved rounds). Cosine: with the true gradient, mean over the weight matrices, on "
-        "validation examples after the training."
-    )
-    if seeds > 1:
-        legend = "±: standard deviation over the seeds. " + legend
-    parts: list[RenderableType] = [Text(title, style="bold"), table, Text(legend, style="dim")]
-    return Group(*parts, *(Text(note) for note in comparison.notes))
-
-
-def _comparison_row(summary: MethodSummary) -> tuple[str, ...]:
-    name = summary.method
-    if summary.failed:
-        name += f" ({summary.failed} of {summary.failed + summary.finished} failed)"
-    return (
-        name,
-        _with_spread(summary.test_accuracy, 2, scale=100, unit=" %"),
-        _with_spread(summary.test_loss, 4),
-        f"{summary.step_time.ratio:.2f} x",
-        "-" if summary.cosine is None else _cosine(summary.cosine.mean),
-    )
 
 
 def training_report(report: TrainReport) -> RenderableType:
@@ -134,8 +88,26 @@ def rehearsal_report(found: Rehearsal) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     for name, text in rows.items():
         table.add_row(name, Text(text))
+    if found.left_out:
+        table.add_row("left out", left_out_text(found.left_out))
     told = "Dry run: each method has made a step on a copy; nothing was trained or written."
     return Group(table, Text(told, style="dim"))
+
+
+def left_out_text(left_out: Mapping[str, str]) -> Text:
+    """Which methods are not defined for a network, and why.
+
+    Args:
+        left_out: reasons by method.
+
+    Returns:
+        A line for each.
+
+    Example:
+        >>> left_out_text({"dfa": "no tap."}).plain
+        'dfa: no tap.'
+    """
+    return Text("\n".join(f"{method}: {reason}" for method, reason in left_out.items()))
 
 
 def error_panel(text: str, *, title: str = "error") -> Panel:
@@ -181,15 +153,6 @@ def files_line(files: Sequence[Path]) -> str:
     if not files:
         return ""
     return f"Written to {files[0].parent}: {', '.join(file.name for file in files)}"
-
-
-def _with_spread(spread: Spread | None, digits: int, *, scale: float = 1.0, unit: str = "") -> str:
-    if spread is None:
-        return "-"
-    text = f"{scale * spread.mean:.{digits}f}"
-    if spread.deviation is not None:
-        text += f" ± {scale * spread.deviation:.{digits}f}"
-    return text + unit
 
 
 def _cosine(value: float) -> str:

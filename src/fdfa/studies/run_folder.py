@@ -24,7 +24,7 @@ _OURS = (
     "metrics.jsonl",
     "timings.jsonl",
     "steps.jsonl",
-    "speed.json",
+    "costs.json",
     "results.json",
     "model.safetensors",
     "learning_curves.png",

@@ -15,7 +15,7 @@ from fdfa.data.dataset import Dataset
 from fdfa.diagnostics import alignment
 from fdfa.engine.estimator import Estimator
 from fdfa.engine.random_state import random_state_of
-from fdfa.errors import CheckpointError, ConfigError, DataError, FDFAError
+from fdfa.errors import CheckpointError, ConfigError, DataError, FDFAError, briefly
 from fdfa.studies.json_values import plain
 from fdfa.studies.records import from_json
 from fdfa.studies.run_folder import RunFolder
@@ -41,7 +41,7 @@ from fdfa.training.atomic import write_file
 from fdfa.training.contents import check_tensors, tensor_bytes
 from fdfa.training.metrics import METRICS, STEPS, TIMINGS
 
-__all__ = ["Run", "StudyObserver", "perform", "recall"]
+__all__ = ["Run", "StudyObserver", "perform", "recall", "weight_matrices"]
 
 # Enough for a steady cosine, few enough to cost nothing beside an epoch.
 _ALIGNMENT_EXAMPLES = 256
@@ -92,8 +92,15 @@ class StudyObserver(Callback):
             total: bytes that it has.
         """
 
-    def measuring_speed(self) -> None:
-        """When the time of a step is measured."""
+    def measuring_costs(self) -> None:
+        """When time and memory of a step are measured."""
+
+    def runs_planned(self, count: int) -> None:
+        """When it is known how many runs there will be.
+
+        Args:
+            count: of all methods and seeds.
+        """
 
     def run_started(self, method: str, seed: int) -> None:
         """Before the first epoch of a run.
@@ -118,6 +125,7 @@ def perform(
     *,
     observer: StudyObserver,
     folder: RunFolder | None,
+    failures: type[Exception] = FDFAError,
 ) -> Run:
     """Train a learner, then look at the test examples once.
 
@@ -131,6 +139,7 @@ def perform(
         observer: is told of the progress; that it is finished it hears from the caller, who keeps
             the result.
         folder: of the run; None keeps nothing.
+        failures: what ends the run and not the study.
 
     Returns:
         The run.
@@ -140,6 +149,7 @@ def perform(
         CheckpointError: if a checkpoint cannot be written or read.
         ConfigError: if the training settings do not fit the data.
         DataError: if examples that are read while they are learned are damaged.
+        OSError: if a record cannot be written.
     """
     observer.run_started(config.method, config.seed)
     callbacks: list[Callback] = [observer]
@@ -157,10 +167,11 @@ def perform(
                 for result in trainer.epochs(data.train, data.validation):
                     epochs.append(result)
             run = _measured(config, learner, data, epochs)
-        except (CheckpointError, ConfigError, DataError):
+        except (CheckpointError, ConfigError, DataError, OSError):
             raise  # not the method's fault: the run can go on when it is mended
-        except FDFAError as error:
-            run = Run(config.method, config.seed, tuple(epochs), None, {}, math.nan, str(error))
+        except failures as error:
+            text = str(error) if isinstance(error, FDFAError) else briefly(error, named=True)
+            run = Run(config.method, config.seed, tuple(epochs), None, {}, math.nan, text)
     if folder is not None and trainer.processes.first:
         if run.failure is None:
             _write_model(folder, learner.model)
@@ -257,11 +268,23 @@ def _write_model(folder: RunFolder, model: nn.Module) -> None:
         write_file(path, tensor_bytes(weights))
 
 
+def weight_matrices(model: nn.Module) -> tuple[str, ...]:
+    """The trained parameters whose angles to the exact gradient say something, layer by layer.
+
+    Args:
+        model: any.
+
+    Returns:
+        Their names: without vectors, since a bias before batch norm has no gradient but rounding
+        noise.
+
+    Example:
+        >>> weight_matrices(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)))
+        ('0.weight', '2.weight')
+    """
+    return tuple(n for n, p in model.named_parameters() if p.requires_grad and p.dim() > 1)
+
+
 def _mean_over_matrices(cosines: Mapping[str, float], model: nn.Module) -> float:
-    """Without vectors: a bias before batch norm has no gradient but rounding noise."""
-    matrices = [
-        cosines[name]
-        for name, parameter in model.named_parameters()
-        if name in cosines and parameter.dim() > 1
-    ]
+    matrices = [cosines[name] for name in weight_matrices(model) if name in cosines]
     return statistics.fmean(matrices) if matrices else math.nan

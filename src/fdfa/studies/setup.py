@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from fdfa.errors import ConfigError, unknown_name
+from fdfa.methods import methods
 from fdfa.studies.task import Task
 from fdfa.training import TrainingSettings
 
@@ -15,6 +16,7 @@ __all__ = ["MOST_SEED", "Machine", "Records", "Setup", "TrainConfig", "check_who
 
 _MOST_THREADS = 1024  # far more than that, and OpenMP ends the process
 MOST_SEED = 2**62  # what is derived from it still fits into 64 bits
+_ALL = "all"
 _SINKS = ("tensorboard", "wandb")
 
 
@@ -132,14 +134,17 @@ class CompareConfig(Setup):
     """Which methods are compared, and on what.
 
     Attributes:
-        methods: names of the methods, as `fdfa methods` lists them.
+        methods: names of the methods, as `fdfa methods` lists them; or all: every one that is
+            defined for the network.
         options: of the methods, as in fdfa.feedback_rate=0.05 fdfa.probe_every=4.
+        rate_shares: learning rates of methods as shares of --learning-rate, as in spsa=0.1;
+            default: as `fdfa methods --json` says, 1 for most.
         seeds: runs of each method; run s starts every method from the same weights.
         first_seed: seed of the first run.
         timing_rounds: rounds, at least, in which the time of a step is measured; 10 or more.
 
     Raises:
-        ConfigError: if a value is out of range or a method is named twice.
+        ConfigError: if a value is out of range, a method is named twice.
 
     Example:
         >>> CompareConfig(methods=("backpropagation", "fdfa"), seeds=1).task.data
@@ -148,6 +153,7 @@ class CompareConfig(Setup):
 
     methods: tuple[str, ...] = ("backpropagation", "dfa", "fdfa")
     options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    rate_shares: Mapping[str, float] = dataclasses.field(default_factory=dict)
     seeds: int = 3
     first_seed: int = 0
     timing_rounds: int = 20
@@ -159,9 +165,41 @@ class CompareConfig(Setup):
         for name in self.methods:
             if self.methods.count(name) > 1:
                 raise ConfigError(f"methods: {name!r} is named twice. Name each method once.")
+        if _ALL in self.methods and not self.asks_for_all:
+            raise ConfigError("methods: 'all' stands for every method. Name it alone.")
         check_whole("seeds", self.seeds, least=1, most=10_000)
         check_whole("first_seed", self.first_seed, least=0, most=MOST_SEED - 10_000)
         check_whole("timing_rounds", self.timing_rounds, least=10)
+
+    @property
+    def asks_for_all(self) -> bool:
+        """Whether every method is tried, and what cannot serve is left out."""
+        return self.methods == (_ALL,)
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The methods by name."""
+        return tuple(methods()) if self.asks_for_all else self.methods
+
+    def among(self, chosen: tuple[str, ...]) -> CompareConfig:
+        """The same comparison with some of its methods.
+
+        Args:
+            chosen: that remain.
+
+        Returns:
+            Without the options and shares of the others.
+
+        Example:
+            >>> CompareConfig(methods=("all",), rate_shares={"spsa": 0.1}).among(("dfa",))
+            CompareConfig(... methods=('dfa',), options={}, rate_shares={}, ...)
+        """
+        return dataclasses.replace(
+            self,
+            methods=chosen,
+            options={name: given for name, given in self.options.items() if name in chosen},
+            rate_shares={name: given for name, given in self.rate_shares.items() if name in chosen},
+        )
 
     def run_of(self, method: str, seed: int) -> TrainConfig:
         """The configuration of one of its runs.
@@ -179,6 +217,8 @@ class CompareConfig(Setup):
         """
         common = {f.name: getattr(self, f.name) for f in dataclasses.fields(Setup)}
         options = self.options.get(method, {})
+        rate = self.training.learning_rate * self.rate_shares.get(method, 1.0)
+        common["training"] = dataclasses.replace(self.training, learning_rate=rate)
         return TrainConfig(method=method, options=options, seed=seed, **common)
 
 

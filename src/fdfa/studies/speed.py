@@ -9,13 +9,13 @@ import time
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from fdfa.engine.estimator import Estimator
+from fdfa.studies.trial_step import gradient_step
 from fdfa.training import start_training
 
-__all__ = ["StepTime", "step_times"]
+__all__ = ["StepTime", "probing_period", "step_times"]
 
 # Many short turns, not few long ones: on a busy machine a long turn is always interrupted, a short
 # one mostly not, so that the median sees none of it.
@@ -87,17 +87,28 @@ def _median_ratio(times: Sequence[float], reference: Sequence[float]) -> float:
     return statistics.median(t / r for t, r in zip(times, reference, strict=True))
 
 
-def _turn(learner: nn.Module, inputs: Tensor, labels: Tensor) -> float:
+def probing_period(learner: Estimator) -> int:
+    """Steps after which a learner's work repeats.
+
+    Args:
+        learner: of any method.
+
+    Returns:
+        ``probe_every``, or 1 for what does not probe.
+
+    Example:
+        >>> probing_period(fdfa.FDFA(torch.nn.Linear(2, 2), probe_every=4))
+        4
+    """
+    return int(getattr(getattr(learner, "probe", None), "every", 1))
+
+
+def _turn(learner: Estimator, inputs: Tensor, labels: Tensor) -> float:
     """Seconds a step, over one probing period."""
-    steps = getattr(getattr(learner, "probe", None), "every", 1)
-    criterion = F.cross_entropy
-    if isinstance(learner, Estimator):
-        criterion = learner.criterion(criterion)
+    steps = probing_period(learner)
     started = time.perf_counter()
     for _ in range(steps):
-        for parameter in learner.parameters():
-            parameter.grad = None
-        criterion(learner(inputs), labels).backward()  # type: ignore[no-untyped-call]
+        gradient_step(learner, inputs, labels)
     if inputs.device.type == "cuda":
         torch.cuda.synchronize(inputs.device)
     return (time.perf_counter() - started) / steps

@@ -1,9 +1,10 @@
-"""One step of a copy: what cannot be trained as asked fails before anything is written."""
+"""A step without an optimiser; and one of a copy, in which whatever cannot be trained fails."""
 
 from __future__ import annotations
 
 import copy
 
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fdfa.data.dataset import Dataset
@@ -14,7 +15,23 @@ from fdfa.studies.setup import TrainConfig
 from fdfa.training import Processes, start_training
 from fdfa.training.batching import check_batch_size, check_examples
 
-__all__ = ["rehearse"]
+__all__ = ["gradient_step", "rehearse"]
+
+
+def gradient_step(learner: nn.Module, inputs: Tensor, labels: Tensor) -> None:
+    """Forward and backward pass of one batch, as a training makes them.
+
+    Args:
+        learner: in training mode, or a plain module; its gradients are those of this batch afterwards.
+        inputs: of the batch.
+        labels: of the batch.
+    """
+    criterion = F.cross_entropy
+    if isinstance(learner, Estimator):
+        criterion = learner.criterion(criterion)
+    for parameter in learner.parameters():
+        parameter.grad = None
+    criterion(learner(inputs), labels).backward()  # type: ignore[no-untyped-call]
 
 
 def rehearse(config: TrainConfig, learner: Estimator, data: Dataset) -> None:
@@ -37,11 +54,10 @@ def rehearse(config: TrainConfig, learner: Estimator, data: Dataset) -> None:
     with random_state_of(0):
         try:
             twin = copy.deepcopy(learner)
-            twin.alone = True  # other processes have rehearsals of their own
+            twin.alone = processes.count > 1  # the others have rehearsals of their own
             start_training(twin)
             device = next(learner.parameters()).device
-            inputs, labels = (tensor.to(device) for tensor in data.train.first(part))
-            twin.criterion(F.cross_entropy)(twin(inputs), labels).backward()  # type: ignore[no-untyped-call]
+            gradient_step(twin, *(tensor.to(device) for tensor in data.train.first(part)))
         except FDFAError:
             raise
         except Exception as error:
