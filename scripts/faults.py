@@ -34,6 +34,7 @@ IN_MODELS = "tests/engine/test_tangents_in_models.py"
 TARGETS = "tests/oracles/test_drtp.py"
 RELAYED = "tests/oracles/test_ifa.py"
 AUGMENTED = "tests/oracles/test_adfa.py"
+LOW = "tests/oracles/test_low_dimensional.py"
 EXCHANGED = "tests/oracles/test_feedback_weights.py"
 SIGNS = "tests/oracles/test_sign_symmetric.py"
 KOLEN_POLLACK = "tests/oracles/test_kolen_pollack.py"
@@ -321,6 +322,20 @@ FAULTS = (
         "self.feedback[name] * (1 - self.decay)",
         "self.feedback[name] * 1",
         (f"{KOLEN_POLLACK}::test_kolen_pollack_is_the_papers_under_sgd",),
+    ),
+    Fault(
+        "Q keeps its coordinates while the projection turns",
+        "methods/low_dimensional.py",
+        "(before - P) @",
+        "(P - P) @",
+        (f"{LOW}::test_the_rule_by_hand_over_several_steps",),
+    ),
+    Fault(
+        "Oja's rule without its decay",
+        "engine/subspace.py",
+        "(PC - (PC @ P.mT) @ P)",
+        "PC",
+        (f"{LOW}::test_projections_find_the_principal_subspace",),
     ),
     Fault(
         "growth control that does nothing",

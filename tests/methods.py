@@ -551,6 +551,45 @@ METHODS = (
         ),
     ),
     MethodInfo(
+        name="ldfa",
+        cases=(
+            ("q-and-p", {"rank": 2, "decay": 0.05}),
+            ("q-alone", {"rank": 2, "decay": 0.05, "learn_p": False}),
+            ("p-alone", {"rank": 2, "learn_q": False, "projection_rate": 0.3}),
+        ),
+        exact=False,
+        stochastic=True,
+        probes=False,
+        learns=True,
+        taught_once={"learn_p": False, "decay": 0.0},
+        chained=True,
+        error_teaches=("q-and-p", "p-alone"),
+        steps_to_learn=200,
+        excused=(
+            (
+                "test_attention_is_the_plain_models_to_rounding",
+                (),
+                "the rule is for linear layers and convolutions; attention is refused by name",
+            ),
+            (
+                "test_autograd_grad_of_one_parameter",
+                ("q-and-p", "p-alone"),
+                "a layer that autograd leaves out meets no error, so its projection learns nothing",
+            ),
+        ),
+        error_inputs=(
+            *_ANY_METHOD,
+            ErrorInput({"start": "unifrom"}, ConfigError, "unknown start 'unifrom'.*'uniform'"),
+            ErrorInput({"rank": 0}, ConfigError, "rank=0"),
+            ErrorInput({"rank": True}, ConfigError, "rank=True"),
+            ErrorInput({"learn_q": 1}, ConfigError, "learn_q=1"),
+            ErrorInput({"learn_p": "no"}, ConfigError, "learn_p='no'"),
+            ErrorInput({"decay": 1.0}, ConfigError, r"decay=1\.0"),
+            ErrorInput({"decay": float("nan")}, ConfigError, "decay=nan"),
+            ErrorInput({"projection_rate": 1.0}, ConfigError, r"projection_rate=1\.0"),
+        ),
+    ),
+    MethodInfo(
         name="weight-mirror",
         cases=(
             ("normal", {"mirror_rate": 0.2}),

@@ -129,7 +129,11 @@ def _other_feedback(here: Here) -> None:
     learner.load_state_dict(state)
 
 
-def _in_a_kernel(here: Here) -> None:
+def _as_a_function(x: Tensor, layer: nn.Linear) -> Tensor:
+    return nn.functional.linear(x, layer.weight)
+
+
+def _in_a_kernel(here: Here, method: str = "weight-mirror") -> None:
     class Recurrent(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -139,7 +143,7 @@ def _in_a_kernel(here: Here) -> None:
             y: Tensor = self.cell(self.first(x))[0]
             return y
 
-    fdfa.wrap("weight-mirror", Recurrent())(torch.ones(2, 6, 4))
+    fdfa.wrap(method, Recurrent())(torch.ones(2, 6, 4))
 
 
 def _chained(use: Callable[[Tensor, nn.Linear], Tensor]) -> Callable[[Here], None]:
@@ -159,6 +163,10 @@ FEEDBACK_CASES = [
     _option("fa", start="unifrom"),
     _option("brsf", redraw_every=0),
     _option("kolen-pollack", decay=1.0),
+    _option("ldfa", rank=0),
+    _option("ldfa", learn_q=1),
+    _option("ldfa", decay=1.0),
+    _option("ldfa", projection_rate=1.0),
     _option("weight-mirror", mirror_rate=0.0),
     _option("weight-mirror", mirror_every=0),
     _option("weight-mirror", growth_control=1),
@@ -186,6 +194,16 @@ FEEDBACK_CASES = [
     Case("feedback and a weight changed", RuntimeError, _stepped_too_early),
     Case("feedback of another model", CheckpointError, _other_feedback),
     Case("a mirror in a kernel", UnsupportedModelError, _in_a_kernel),
+    Case(
+        "few dimensions in a kernel",
+        UnsupportedModelError,
+        functools.partial(_in_a_kernel, method="ldfa"),
+    ),
+    Case(
+        "few dimensions and an error unheard",
+        UnsupportedModelError,
+        lambda here: fdfa.wrap("ldfa", _Chain(_as_a_function))(torch.ones(6, 4)),
+    ),
     Case(
         "feedback for a frozen model",
         UnsupportedModelError,

@@ -6,9 +6,10 @@ Autograd's own backward pass runs, with a feedback weight B in the place of each
 from __future__ import annotations
 
 import abc
+import contextlib
 import zlib
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,10 +49,10 @@ class FeedbackWeightEstimator(Estimator):
         feedback: what is kept, one buffer a weight, made on the first forward pass.
     """
 
-    teaches: ClassVar[bool] = False
+    teaches = False
     """Whether a step changes what is kept."""
 
-    reads_weights: ClassVar[bool] = False
+    reads_weights = False
     """Whether B is a function of the weight of its own step."""
 
     def __init__(
@@ -73,8 +74,20 @@ class FeedbackWeightEstimator(Estimator):
             generator: a function of the seed and the name.
 
         Returns:
-            The buffer, of the weight's shape; None if nothing is kept.
+            The buffer, of :meth:`kept_shape`; None if nothing is kept.
         """
+
+    def kept_shape(self, name: str, weight: Tensor) -> torch.Size:
+        """Shape of a weight's buffer.
+
+        Args:
+            name: of the weight.
+            weight: its value.
+
+        Returns:
+            The weight's own, unless a method keeps something else.
+        """
+        return weight.shape
 
     def feedback_for(self, name: str, weight: Tensor, kept: Tensor | None, step: int) -> Tensor:
         """B for one weight in one pass.
@@ -97,7 +110,18 @@ class FeedbackWeightEstimator(Estimator):
             uses: the weights of a pass.
         """
 
-    def teach(self, uses: WeightUses, weights: Mapping[str, Tensor], step: int) -> None:
+    def listen(self, uses: WeightUses) -> contextlib.AbstractContextManager[Any]:
+        """A context for the model's forward pass, in which a method may hook on to what it needs.
+
+        Args:
+            uses: the weights of the pass.
+
+        Returns:
+            The context; what it gives is handed to :meth:`teach`.
+        """
+        return contextlib.nullcontext()
+
+    def teach(self, uses: WeightUses, weights: Mapping[str, Tensor], step: int, heard: Any) -> None:
         """Let what is kept learn, once, after the backward pass has used it.
 
         Buffers are replaced, never written to: a pass that still waits for its backward keeps its
@@ -107,6 +131,7 @@ class FeedbackWeightEstimator(Estimator):
             uses: the weights of the pass.
             weights: their values in the pass, detached.
             step: number of the pass.
+            heard: what :meth:`listen` gave for the pass.
         """
 
     def learning_forward(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -128,7 +153,7 @@ class FeedbackWeightEstimator(Estimator):
 
         reader = type(self).__name__ if self.reads_weights else None
         exchange = WeightExchange(self.model, uses, feedback, reader=reader)
-        with exchange.running():
+        with exchange.running(), self.listen(uses) as heard:
             returned = self.model(*args, **kwargs)
         y = output_tensor(returned, name=self.output, sample_dims=1)
         if not self.teaches or self.alone:
@@ -137,7 +162,7 @@ class FeedbackWeightEstimator(Estimator):
 
         def learn(_error: Tensor) -> None:
             with torch.autocast(y_device, enabled=False):
-                self.teach(uses, weights, step)
+                self.teach(uses, weights, step, heard)
 
         y_device = y.device.type
         joined = join_credit(y, (), credits=_no_credits, learn=learn)
@@ -173,7 +198,7 @@ class FeedbackWeightEstimator(Estimator):
         """Adds what is kept for the weights to what must fit."""
         entries = _feedback_entries(state)
         shapes = {
-            name: weight_value(self.model, name).shape
+            name: self.kept_shape(name, weight_value(self.model, name))
             for name in (key.replace("/", ".") for key in entries)
             if has_weight(self.model, name)
         }

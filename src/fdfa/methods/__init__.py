@@ -23,6 +23,7 @@ from fdfa.methods.forward_gradient import ForwardGradient
 from fdfa.methods.grape import GrAPE
 from fdfa.methods.ifa import IFA
 from fdfa.methods.kolen_pollack import KolenPollack
+from fdfa.methods.low_dimensional import LowDimensionalFeedback
 from fdfa.methods.multi_tangent import MultiTangent
 from fdfa.methods.opzo import OPZO
 from fdfa.methods.sign_symmetric import (
@@ -50,6 +51,7 @@ __all__ = [
     "ForwardGradient",
     "GrAPE",
     "KolenPollack",
+    "LowDimensionalFeedback",
     "Method",
     "MultiTangent",
     "UniformSignSymmetric",
@@ -274,6 +276,17 @@ _REGISTRY = (
         backward_pass_free=False,
         probes=False,
         extra_state="n_l m_l",
+        products="3",
+    ),
+    Method(
+        "ldfa",
+        LowDimensionalFeedback,
+        "the error travels back through few dimensions, which learn to hold it",
+        "Hanut & Kadmon 2025, arXiv:2502.20580",
+        weight_transport_free=True,
+        backward_pass_free=False,
+        probes=False,
+        extra_state="r (n_l + m_l)",
         products="3",
     ),
     Method(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ class KolenPollack(FeedbackWeightEstimator):
         """``B = W + D``."""
         return cast(Tensor, kept) + weight
 
-    def teach(self, uses: WeightUses, weights: Mapping[str, Tensor], step: int) -> None:
+    def teach(self, uses: WeightUses, weights: Mapping[str, Tensor], step: int, heard: Any) -> None:
         """``D <- (1 - decay) D``."""
         for name in uses.products:
             self.feedback[name] = self.feedback[name] * (1 - self.decay)

@@ -116,7 +116,7 @@ class WeightMirror(FeedbackWeightEstimator):
         if problems:
             raise UnsupportedModelError(problems)
 
-    def teach(self, uses: WeightUses, weights: Mapping[str, Tensor], step: int) -> None:
+    def teach(self, uses: WeightUses, weights: Mapping[str, Tensor], step: int, heard: Any) -> None:
         """Turn every B by one mirror batch."""
         if step % self.mirror_every:
             return
