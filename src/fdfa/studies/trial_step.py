@@ -22,7 +22,7 @@ def gradient_step(learner: nn.Module, inputs: Tensor, labels: Tensor) -> None:
     """Forward and backward pass of one batch, as a training makes them.
 
     Args:
-        learner: in training mode, or a plain module; its gradients are those of this batch afterwards.
+        learner: in training mode, or a plain module; its gradients become those of the batch.
         inputs: of the batch.
         labels: of the batch.
     """
