@@ -386,4 +386,18 @@ FAULTS = (
         "return gradient, None, None",
         (f"{AUGMENTED}::test_closed_form",),
     ),
+    Fault(
+        "answers never fade",
+        "methods/pseudo_zeroth_order.py",
+        "weight = decay ** (step - earlier) if earlier < step else 0.0",
+        "weight = 1.0 if earlier < step else 0.0",
+        ("tests/oracles/test_pseudo_zeroth_order.py::test_trains_as_the_sum_by_hand",),
+    ),
+    Fault(
+        "the window keeps one step too many",
+        "methods/pseudo_zeroth_order.py",
+        "most=window - 1",
+        "most=window",
+        ("tests/oracles/test_pseudo_zeroth_order.py::test_trains_as_the_sum_by_hand",),
+    ),
 )

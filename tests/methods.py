@@ -171,6 +171,11 @@ def squared_secant(a: Tensor) -> Tensor:
     return 1 / a.cosh().square()
 
 
+def decay_by_step(step: int) -> float:
+    """A decay that falls; named, so that it can be pickled."""
+    return 1 / (1 + step)
+
+
 _ANY_METHOD = (
     ErrorInput({"seed": 1.5}, TypeError, "seed"),
     ErrorInput({"sede": 1}, ConfigError, "unknown option 'sede'.*Did you mean 'seed'"),
@@ -684,6 +689,34 @@ METHODS = (
             ErrorInput({"noise": "sphere"}, ConfigError, "unknown noise 'sphere'"),
             ErrorInput({"difference_step": 0.0}, ConfigError, r"difference_step=0\.0"),
         ),
+        excused=(*_IN_WEIGHT_SPACE, *_HOOKS_IN_EACH_PASS()),
+    ),
+    MethodInfo(
+        name="pseudo-zeroth-order",
+        cases=(
+            ("window-3", {"window": 3, "decay": 0.8}),
+            ("rademacher", {"noise": "rademacher"}),
+            ("by-step", {"decay": decay_by_step}),
+        ),
+        exact=False,
+        stochastic=True,
+        probes=True,
+        learns=True,
+        taught_once={"window": 1},
+        draws=True,
+        redrawn=True,
+        by_difference=True,
+        steps_to_learn=600,
+        error_inputs=(
+            *_ANY_METHOD,
+            ErrorInput({"window": 0}, ConfigError, "window=0"),
+            ErrorInput({"window": 2.0}, ConfigError, r"window=2\.0"),
+            ErrorInput({"decay": 1.5}, ConfigError, r"decay is 1\.5.*\[0, 1\]"),
+            ErrorInput({"decay": "half"}, ConfigError, "decay is 'half'"),
+            ErrorInput({"noise": "sphere"}, ConfigError, "unknown noise 'sphere'"),
+            ErrorInput({"difference_step": 0.0}, ConfigError, r"difference_step=0\.0"),
+        ),
+        varying=("window-3", "rademacher", "by-step"),
         excused=(*_IN_WEIGHT_SPACE, *_HOOKS_IN_EACH_PASS()),
     ),
 )

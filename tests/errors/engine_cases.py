@@ -265,6 +265,24 @@ def _beside(here: Here) -> None:
     fdfa.IFA(_Towers().double(), taps=["a.1", "b.1"])(noise(6, 4)).sum().backward()
 
 
+def _growing_decay(here: Here) -> None:
+    learner = fdfa.wrap("pseudo-zeroth-order", mlp(), decay=lambda step: 1.0 + step)
+    for _ in range(2):
+        learner(noise(6, 4))
+
+
+def _another_window(here: Here) -> None:
+    state = fdfa.wrap("pseudo-zeroth-order", mlp(), window=3).state_dict()
+    fdfa.wrap("pseudo-zeroth-order", mlp(), window=2).load_state_dict(state)
+
+
+def _answers_cut_short(here: Here) -> None:
+    learner = fdfa.wrap("pseudo-zeroth-order", mlp(), window=2)
+    learner(noise(6, 4)).sum().backward()
+    state = learner.state_dict()
+    learner.load_state_dict({**state, "answers.values": state["answers.values"][:, 1:]})
+
+
 ENGINE_CASES = [
     *FEEDBACK_CASES,
     Case("perturbations that a backward pass freed", FDFAError, _freed_perturbations),
@@ -277,6 +295,12 @@ ENGINE_CASES = [
     _option("dkp", decay=-1.0),
     _option("dkp", feedback_update="adams"),
     _option("dkp", start="kaiming"),
+    _option("pseudo-zeroth-order", window=0),
+    _option("pseudo-zeroth-order", decay=1.5),
+    _option("pseudo-zeroth-order", noise="sphere"),
+    Case("a decay that grows with the steps", ConfigError, _growing_decay),
+    Case("a state with another window", CheckpointError, _another_window),
+    Case("a state with answers cut short", CheckpointError, _answers_cut_short),
     _option("opzo", form="centered"),
     _option("opzo", feedback_rate=0.0),
     _option("opzo", noise="gauss"),

@@ -117,7 +117,7 @@ def ranks_draw_unlike_probes(rank: int, name: str) -> None:
         assert torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1].abs() < 0.6
 
 
-@check(*FAST)
+@check(*FAST, "pseudo-zeroth-order-window-3")
 def everything_stays_bit_equal_on_all_ranks(rank: int, name: str) -> None:
     """Weights, maps, their optimiser's state; with batch norm, dropout and uneven batches."""
     learner = BY_NAME[name].wrap(busy())
@@ -146,7 +146,7 @@ def ranks_seeded_unlike_agree(rank: int, name: str) -> None:
     assert learner.seed == 50
 
 
-@check("fdfa-momentum", "fdfa-innovation", "fdfa-adam")
+@check("fdfa-momentum", "fdfa-innovation", "fdfa-adam", "pseudo-zeroth-order-window-3")
 def rank_with_a_derivative_of_nan_teaches_nothing(rank: int, name: str) -> None:
     """Nor does it spoil what the other one teaches to both, and nobody waits for it."""
     found = []

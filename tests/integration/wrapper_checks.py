@@ -119,7 +119,13 @@ def no_sync_accumulates(rank: int, name: str) -> None:
     assert_close_to_rounding(found[0], found[1])
 
 
-@check("dfa-uniform", "fdfa-momentum", "fdfa-adam", "fg-w-rademacher")
+@check(
+    "dfa-uniform",
+    "fdfa-momentum",
+    "fdfa-adam",
+    "fg-w-rademacher",
+    "pseudo-zeroth-order-rademacher",
+)
 def state_of_the_first_rank_resumes_on_all(rank: int, name: str) -> None:
     """As a run is saved: by rank 0 alone."""
     case = BY_NAME[name]

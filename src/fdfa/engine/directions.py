@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fdfa.engine.probes import draw_noise, generator_for
 
-__all__ = ["Direction", "Directions", "DrawnDirection", "KeptDirection", "norm_of"]
+__all__ = ["Direction", "Directions", "DrawnDirection", "KeptDirection", "Recalled", "norm_of"]
 
 
 class Direction(abc.ABC):
@@ -76,6 +76,21 @@ class DrawnDirection(Direction):
 
 
 @dataclasses.dataclass(frozen=True)
+class Recalled:
+    """A direction of an earlier pass, and what it did to the output then.
+
+    Attributes:
+        direction: over the leaves.
+        derivative: of that pass's output along it, (N, K).
+        weight: of its part in the gradient.
+    """
+
+    direction: Direction
+    derivative: Tensor
+    weight: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Directions:
     """What one forward pass perturbs, and what its derivatives are worth.
 
@@ -83,10 +98,13 @@ class Directions:
         each: the directions.
         weigh: from ``c`` (k,), the loss's derivatives along them, float64, to the factors (k,) that
             the directions get in the gradient.
+        recalled: directions of earlier passes, for which the gradient is ``weight (e . d) v``, e
+            the error of this one; those of another output shape have no part in it.
     """
 
     each: Sequence[Direction]
     weigh: Callable[[Tensor], Tensor]
+    recalled: Sequence[Recalled] = ()
 
 
 def norm_of(parts: Sequence[Tensor]) -> float:

@@ -32,6 +32,7 @@ class WeightPasses:
         inputs: that require a gradient, among the arguments.
         find_output: picks the output out of what the model returns.
         probe: how derivatives are taken.
+        one_sided: whether a difference starts from the output itself: a pass less.
 
     Attributes:
         returned: what the model returned in the pass that counts.
@@ -48,12 +49,14 @@ class WeightPasses:
         inputs: Sequence[Tensor],
         find_output: Callable[[Any], Tensor],
         probe: Probe,
+        one_sided: bool = False,
     ) -> None:
         self.returned: Any = None
         self.output: Tensor = torch.empty(0)
         self._model = model
         self._find_output = find_output
         self._probe = probe
+        self._one_sided = one_sided
         self._with_rules = Interception(
             {m: _weight_norm(m) for m in model.modules() if type(m) is _WeightNorm}
         )
@@ -77,11 +80,7 @@ class WeightPasses:
             ProbeError: if the output has no tangent, or the model is too narrow for differences.
         """
         if self._probe.derivative == "finite-difference":
-            d = self._difference(direction, over_inputs=over_inputs)
-            if counts:
-                self.returned = self._run([*self._parameters, *self._inputs])
-                self.output = self._find_output(self.returned)
-            return d
+            return self._difference(direction, over_inputs=over_inputs, counts=counts)
         guard = contextlib.nullcontext() if counts else untouched_state(self._model)
         # of the kernels of attention only MATH has a forward derivative
         with guard, sdpa_kernel(SDPBackend.MATH), self._with_rules, fwAD.dual_level():
@@ -117,8 +116,8 @@ class WeightPasses:
 
         return plain
 
-    def _difference(self, direction: Direction, *, over_inputs: bool) -> Tensor:
-        """``(y(w + s v) - y(w - s v)) / 2 s`` in full precision; w itself is never written to."""
+    def _difference(self, direction: Direction, *, over_inputs: bool, counts: bool) -> Tensor:
+        """``(y(w + s v) - y(w - s v)) / 2 s`` or ``(y(w + s v) - y(w)) / s``, in full precision."""
         moved = self._inputs if over_inputs else self._parameters
         if any(x.dtype.itemsize < 4 for x in moved):
             raise ProbeError(
@@ -129,11 +128,28 @@ class WeightPasses:
         step = self._probe.difference_step
         if step is None:
             step = 1e-5 if any(x.dtype == torch.float64 for x in moved) else 1e-3
+        # w itself is never written to
         there = [x.add(direction.leaf(i), alpha=step) for i, x in enumerate(moved)]
         ahead = self._output_at(there, over_inputs=over_inputs)
+        # what autocast has rounded is no end of a difference
+        rounded = any(torch.is_autocast_enabled(x.device.type) for x in moved)
+        if self._one_sided and counts and not rounded:
+            self._count()
+            return (ahead - self.output) / step
         for x, place in zip(moved, there, strict=True):
-            place.neg_().add_(x, alpha=2)  # w - s v, from w + s v: no second draw, no more memory
-        return (ahead - self._output_at(there, over_inputs=over_inputs)) / (2 * step)
+            if self._one_sided:
+                place.copy_(x)
+            else:
+                place.neg_().add_(x, alpha=2)  # w - s v: no second draw, no more memory
+        behind = self._output_at(there, over_inputs=over_inputs)
+        if counts:
+            self._count()
+        return (ahead - behind) / (step if self._one_sided else 2 * step)
+
+    def _count(self) -> None:
+        """The pass at w itself, which steps the model's state and returns."""
+        self.returned = self._run([*self._parameters, *self._inputs])
+        self.output = self._find_output(self.returned)
 
     def _output_at(self, moved: list[Tensor], *, over_inputs: bool) -> Tensor:
         with untouched_state(self._model), contextlib.ExitStack() as stack:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -46,9 +47,14 @@ class WeightProbeEstimator(Estimator):
         difference_step: length of a finite difference; None takes 1e-3, or 1e-5 in float64.
         seed: of the method's own random numbers; by default torch's seed.
 
+    Attributes:
+        one_sided: whether finite differences start from the output itself: one more pass, not two.
+
     Raises:
         ConfigError: if an option is unknown or out of range.
     """
+
+    one_sided = False
 
     def __init__(
         self,
@@ -79,6 +85,14 @@ class WeightProbeEstimator(Estimator):
             Directions over the parameters in their order.
         """
 
+    def teach(self, derivatives: Sequence[Tensor], step: int) -> None:
+        """What the method learns from a pass, once, when its first error has arrived.
+
+        Args:
+            derivatives: of the output along the directions, of its shape.
+            step: the pass's number.
+        """
+
     def learning_forward(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The forward passes of one step, none of which keeps a graph.
 
@@ -105,6 +119,7 @@ class WeightProbeEstimator(Estimator):
                     returned, name=self.output, sample_dims=1
                 ),
                 probe=Probe(derivative=self.probe, difference_step=self.difference_step),
+                one_sided=self.one_sided,
             )
             with torch.no_grad(), uncached_autocast(), _in_our_words(self):
                 lesson = self._measure(passes, named, inputs, (self.seed, step, process_rank()))
@@ -138,7 +153,20 @@ class WeightProbeEstimator(Estimator):
             passes.derivative(direction, over_inputs=False, counts=number == last)
             for number, direction in enumerate(directions.each)
         ]
-        return _Lesson(directions, derivatives, len(named), of_inputs)
+        shape = passes.output.flatten(1).shape
+        recalled = [
+            dataclasses.replace(one, derivative=one.derivative.view_as(passes.output))
+            for one in directions.recalled
+            if one.derivative.shape == shape
+        ]
+        learn = functools.partial(self.teach, derivatives, seeds[1])
+        return _Lesson(
+            dataclasses.replace(directions, recalled=recalled),
+            derivatives,
+            len(named),
+            of_inputs,
+            learn if named and not self.alone else None,
+        )
 
     @contextlib.contextmanager
     def _undone_where_refused(self) -> Iterator[None]:
@@ -176,7 +204,7 @@ class WeightProbeEstimator(Estimator):
         return {**self.__dict__, "_accepted": False}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class _Lesson:
     """What the passes of one step measured.
 
@@ -185,12 +213,14 @@ class _Lesson:
         derivatives: of the output along each, of its shape.
         parameters: how many leaves are parameters; the others are inputs.
         of_inputs: a direction over the inputs and the derivative along it.
+        learn: what the method does when the first error has arrived; None afterwards.
     """
 
     directions: Directions
     derivatives: Sequence[Tensor]
     parameters: int
     of_inputs: tuple[Direction, Tensor] | None
+    learn: Callable[[], None] | None
 
     def gradients(self, e: Tensor, needed: Sequence[bool]) -> Iterator[Tensor | None]:
         """One a leaf, None where it is not needed."""
@@ -199,11 +229,9 @@ class _Lesson:
             if not wanted:
                 yield None
             elif number < self.parameters:
-                if factors is None:
-                    slopes = torch.stack([_slope(e, d) for d in self.derivatives])
-                    factors = self.directions.weigh(slopes)
+                factors = factors or self._factors(e)
                 total: Tensor | None = None
-                for factor, direction in zip(factors, self.directions.each, strict=True):
+                for factor, direction in factors:
                     v = direction.leaf(number)
                     part = v * factor.to(v.device)
                     total = part if total is None else total.add_(part)
@@ -211,6 +239,16 @@ class _Lesson:
             elif self.of_inputs is not None:
                 direction, derivative = self.of_inputs
                 yield direction.leaf(number - self.parameters) * _slope(e, derivative)
+
+    def _factors(self, e: Tensor) -> list[tuple[Tensor, Direction]]:
+        """What each direction gets in the gradient."""
+        slopes = torch.stack([_slope(e, d) for d in self.derivatives])
+        measured = zip(self.directions.weigh(slopes), self.directions.each, strict=True)
+        recalled = [
+            (_slope(e, one.derivative) * one.weight, one.direction)
+            for one in self.directions.recalled
+        ]
+        return [*measured, *recalled]
 
 
 class _Scalars(torch.autograd.Function):
@@ -228,7 +266,11 @@ class _Scalars(torch.autograd.Function):
         needed = ctx.needs_input_grad[2:]
         if e is None:
             return None, None, *(None for _ in needed)
-        return None, None, *ctx.lesson.gradients(e, needed)
+        gradients = list(ctx.lesson.gradients(e, needed))
+        learn, ctx.lesson.learn = ctx.lesson.learn, None
+        if learn is not None:
+            learn()
+        return None, None, *gradients
 
 
 def _slope(e: Tensor, d: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from fdfa.methods.kolen_pollack import KolenPollack
 from fdfa.methods.low_dimensional import LowDimensionalFeedback
 from fdfa.methods.multi_tangent import MultiTangent
 from fdfa.methods.opzo import OPZO
+from fdfa.methods.pseudo_zeroth_order import PseudoZerothOrder
 from fdfa.methods.sign_symmetric import (
     BatchwiseRandomSignSymmetric,
     FixedRandomSignSymmetric,
@@ -54,6 +55,7 @@ __all__ = [
     "LowDimensionalFeedback",
     "Method",
     "MultiTangent",
+    "PseudoZerothOrder",
     "UniformSignSymmetric",
     "WeightMirror",
     "methods",
@@ -74,7 +76,7 @@ class Method:
         backward_pass_free: no error travels backwards through the network.
         probes: it perturbs the forward pass.
         extra_state: numbers kept beside the weights, for each tap or layer l; K outputs, n_l units,
-            m_l inputs.
+            m_l inputs, N samples.
         products: matrix products a layer and step, a forward pass counting one; s is the share of
             steps that probe, k the number of tangents.
         preset: options of the class that this name stands for, where they are not its defaults.
@@ -332,6 +334,17 @@ _REGISTRY = (
         probes=True,
         extra_state="none",
         products="3",
+    ),
+    Method(
+        "pseudo-zeroth-order",
+        PseudoZerothOrder,
+        "one-sided differences whose answers of earlier steps meet the error of this one",
+        "Yue, Yang, Xiao & Lin 2025, OpenReview tM4cHBD7kD",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=True,
+        extra_state="window N K",
+        products="2",
     ),
 )
 
