@@ -331,6 +331,13 @@ FAULTS = (
         (f"{LOW}::test_the_rule_by_hand_over_several_steps",),
     ),
     Fault(
+        "an unbiased credit hears of the projected error alone",
+        "methods/fdfa.py",
+        "            slope += lesson.beyond",
+        "            pass",
+        ("tests/oracles/test_projected_feedback.py::test_an_unbiased_credit_stays_unbiased",),
+    ),
+    Fault(
         "Oja's rule without its decay",
         "engine/subspace.py",
         "(PC - (PC @ P.mT) @ P)",

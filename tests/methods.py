@@ -191,6 +191,12 @@ _TAPPED = (
     ErrorInput({"taps": 3}, TypeError, "taps=3"),
     ErrorInput({"taps": [1]}, TypeError, "taps holds 1"),
 )
+_PROJECTED = (
+    ErrorInput({"rank": 0}, ConfigError, "rank=0"),
+    ErrorInput({"rank": 2.0}, ConfigError, r"rank=2\.0"),
+    ErrorInput({"rank": 2, "learn_p": 1}, ConfigError, "learn_p=1"),
+    ErrorInput({"rank": 2, "projection_rate": 0.0}, ConfigError, r"projection_rate=0\.0"),
+)
 _WEIGHT_PROBES = (
     *_ANY_METHOD,
     ErrorInput({"probe": "forward"}, ConfigError, "Did you mean 'forward-ad'"),
@@ -215,6 +221,10 @@ def _HOOKS_IN_EACH_PASS(*cases: str) -> _Excuses:  # noqa: N802
             "a step takes several forward passes, and the user's hooks belong to each",
         ),
     )
+
+
+def _FIXED_P(*cases: str) -> _Excuses:  # noqa: N802
+    return (("test_every_step_draws_anew", cases, "a projection that learns nothing stays"),)
 
 
 _A_GUESS: _Excuses = tuple(
@@ -260,6 +270,7 @@ METHODS = (
         taught_once={},
         error_inputs=(
             *_TAPPED,
+            *_PROJECTED,
             ErrorInput({"start": "kaiming"}, ConfigError, "unknown start 'kaiming'.*'kaiming-uni"),
         ),
     ),
@@ -341,6 +352,7 @@ METHODS = (
         draws=True,
         error_inputs=(
             *_TAPPED,
+            *_PROJECTED,
             ErrorInput({"feedback_rate": 0.0}, ConfigError, r"feedback_rate=0\.0.*\(0, 1\]"),
             ErrorInput({"feedback_rate": 1.5}, ConfigError, r"feedback_rate=1\.5"),
             ErrorInput({"feedback_rate": float("nan")}, ConfigError, "feedback_rate=nan"),
@@ -363,6 +375,7 @@ METHODS = (
             ("innovation", {"feedback_rate": 0.2, "feedback_update": "innovation"}),
             ("finite-difference", {"feedback_rate": 0.3, "probe": "finite-difference"}),
             ("every-4", {"feedback_rate": 0.3, "probe_every": 4, "noise": "rademacher"}),
+            ("projected", {"feedback_rate": 0.3, "rank": 2}),
         ),
         exact=False,
         stochastic=True,
@@ -371,8 +384,9 @@ METHODS = (
         taught_once={"probe_every": 10**6},
         draws=True,
         error_inputs=_TAPPED,
-        varying=("running", "innovation", "finite-difference", "every-4"),
-        error_teaches=("running", "innovation", "finite-difference", "every-4"),
+        varying=("running", "innovation", "finite-difference", "every-4", "projected"),
+        error_teaches=("running", "innovation", "finite-difference", "every-4", "projected"),
+        excused=_FIXED_P("projected"),
     ),
     MethodInfo(
         name="fg-a",
@@ -420,6 +434,7 @@ METHODS = (
         taught_once={"feedback_update": "sgd", "feedback_rate": 1e-300, "start": "uniform"},
         error_inputs=(
             *_TAPPED,
+            *_PROJECTED,
             ErrorInput({"feedback_rate": 0.0}, ConfigError, r"feedback_rate=0\.0.*positive"),
             ErrorInput({"decay": -1.0}, ConfigError, r"decay=-1\.0"),
             ErrorInput({"feedback_update": "adams"}, ConfigError, "Did you mean 'adam'"),
@@ -436,6 +451,7 @@ METHODS = (
             ("every-4", {"probe_every": 4}),
             ("finite-difference", {"probe": "finite-difference"}),
             ("exact-3", {"exact_every": 3}),
+            ("projected", {"rank": 2}),
         ),
         exact=False,
         stochastic=True,
@@ -445,6 +461,7 @@ METHODS = (
         draws=True,
         error_inputs=(
             *_TAPPED,
+            *_PROJECTED,
             ErrorInput({"feedback_rate": 0.0}, ConfigError, r"feedback_rate=0\.0.*positive"),
             ErrorInput({"exact_every": 0}, ConfigError, "exact_every=0"),
             ErrorInput({"exact_every": 2.0}, ConfigError, r"exact_every=2\.0"),
@@ -452,6 +469,7 @@ METHODS = (
             ErrorInput({"noise": "gauss"}, ConfigError, "unknown noise 'gauss'.*normal, radem"),
             ErrorInput({"probe_every": 0}, ConfigError, "probe_every=0"),
         ),
+        excused=_FIXED_P("projected"),
         varying=("exact-3",),
     ),
     MethodInfo(
@@ -473,6 +491,7 @@ METHODS = (
         draws=True,
         error_inputs=(
             *_TAPPED,
+            *_PROJECTED,
             ErrorInput({"form": "centered"}, ConfigError, "Did you mean 'centred'"),
             ErrorInput({"feedback_rate": 0.0}, ConfigError, r"feedback_rate=0\.0.*\(0, 1\]"),
             ErrorInput({"noise": "gauss"}, ConfigError, "unknown noise 'gauss'.*sphere"),
@@ -593,6 +612,27 @@ METHODS = (
             ErrorInput({"decay": float("nan")}, ConfigError, "decay=nan"),
             ErrorInput({"projection_rate": 1.0}, ConfigError, r"projection_rate=1\.0"),
         ),
+    ),
+    MethodInfo(
+        name="ldfa-direct",
+        cases=(
+            ("q-and-p", {"rank": 2, "feedback_rate": 0.3, "decay": 0.1}),
+            ("adam", {"rank": 2, "feedback_update": "adam", "projection_rate": 0.3}),
+            ("q-alone", {"rank": 2, "feedback_rate": 0.3, "learn_p": False}),
+        ),
+        exact=False,
+        stochastic=True,
+        probes=False,
+        learns=True,
+        # a step too small for any bit of a map that starts at random
+        taught_once={"feedback_update": "sgd", "feedback_rate": 1e-300, "learn_p": False},
+        error_inputs=(
+            *_TAPPED,
+            *_PROJECTED,
+            ErrorInput({"rank": None}, ConfigError, "learn_p=True: without rank="),
+        ),
+        error_teaches=("q-and-p", "adam", "q-alone"),
+        excused=_FIXED_P("q-alone"),
     ),
     MethodInfo(
         name="weight-mirror",

@@ -283,9 +283,43 @@ def _answers_cut_short(here: Here) -> None:
     learner.load_state_dict({**state, "answers.values": state["answers.values"][:, 1:]})
 
 
+def _another_output(here: Here) -> None:
+    model = mlp()
+    learner = fdfa.DFA(model, rank=2)
+    learner(noise(6, 4))
+    model[-1] = nn.Linear(model[-1].in_features, 7).double()
+    learner(noise(6, 4))
+
+
+def _projection_of_another_rank(here: Here) -> None:
+    learner = fdfa.DFA(mlp(), rank=2)
+    learner(noise(6, 4))
+    state = learner.state_dict()
+    fdfa.DFA(mlp(), rank=1).load_state_dict(state)
+
+
+def _projections(state_of: bool, here: Here) -> None:
+    """A state with a projection, or a learner with one: not both."""
+    learners = [fdfa.DFA(mlp()), fdfa.DFA(mlp(), rank=2)]
+    learners[state_of](noise(6, 4))
+    learners[1 - state_of].load_state_dict(learners[state_of].state_dict())
+
+
+def _map_of_another_rank(here: Here) -> None:
+    learner = fdfa.DFA(mlp(), rank=2)
+    learner(noise(6, 4))
+    state = learner.state_dict()
+    maps = {key: value[:1] for key, value in state.items() if key.startswith("feedback.")}
+    fdfa.DFA(mlp(), rank=2).load_state_dict({**state, **maps})
+
+
 ENGINE_CASES = [
     *FEEDBACK_CASES,
     Case("perturbations that a backward pass freed", FDFAError, _freed_perturbations),
+    Case("a projection too much", CheckpointError, functools.partial(_projections, True)),
+    Case("a projection too little", CheckpointError, functools.partial(_projections, False)),
+    Case("a projection of another rank", CheckpointError, _projection_of_another_rank),
+    Case("a map of another rank", CheckpointError, _map_of_another_rank),
     Case("a coefficient too much", CheckpointError, functools.partial(_running, True)),
     Case("a coefficient too little", CheckpointError, functools.partial(_running, False)),
     Case("a coefficient of another shape", CheckpointError, _coefficient_of_another_shape),
@@ -301,6 +335,14 @@ ENGINE_CASES = [
     Case("a decay that grows with the steps", ConfigError, _growing_decay),
     Case("a state with another window", CheckpointError, _another_window),
     Case("a state with answers cut short", CheckpointError, _answers_cut_short),
+    _option("dkp", learn_p=1),
+    _option("dkp", learn_p=True),
+    Case(
+        "a projection over the limit",
+        UnsupportedModelError,
+        lambda here: fdfa.DFA(mlp(), rank=2, feedback_size_limit=16)(noise(6, 4)),
+    ),
+    Case("a projection of another output", UnsupportedModelError, _another_output),
     _option("opzo", form="centered"),
     _option("opzo", feedback_rate=0.0),
     _option("opzo", noise="gauss"),

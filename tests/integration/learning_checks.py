@@ -37,6 +37,8 @@ TAUGHT = {
     "adfa-cos",
     "ifa-kaiming-uniform",
     "drtp-uniform",
+    "ldfa-q-and-p",
+    "ldfa-direct-q-and-p",
 )
 def equals_one_process_on_the_joined_batch(rank: int, name: str) -> None:
     learner, alone = BY_NAME[name].wrap(dense()), BY_NAME[name].wrap(dense())

@@ -49,7 +49,9 @@ class RunningCoefficient(WideBuffers):
         xy, yy = self.moments.tolist()
         return min(max(xy / yy, 0.0), 1.0) if yy > 0 else 0.0
 
-    def observe(self, e: Tensor, d: Tensor, unforeseen: Tensor) -> None:
+    def observe(
+        self, e: Tensor, d: Tensor, unforeseen: Tensor, beyond: Tensor | None = None
+    ) -> None:
         """Take in one probe: ``x = e . d`` and ``y = e . (d - unforeseen)``, sample by sample.
 
         A process whose numbers are not finite adds nothing; if none are finite nothing changes.
@@ -58,11 +60,15 @@ class RunningCoefficient(WideBuffers):
             e: output error (N, K).
             d: the output's derivative (N, K).
             unforeseen: the part of it that the maps did not foresee (N, K).
+            beyond: (N, 1), what x has beside e . d, where e and d are projected.
         """
         e = e.to(d.dtype)
-        e = e / e.abs().max()
+        largest = e.abs().max()
+        e = e / largest
         x = (e * d).sum(1)
         y = x - (e * unforeseen).sum(1)
+        if beyond is not None:
+            x = x + beyond.squeeze(1) / largest
         pair = torch.stack([(x * y).mean(), (y * y).mean()])
         finite = math.isfinite(pair.sum().item())
         if not finite:

@@ -205,8 +205,8 @@ class FeedbackMaps(nn.Module):
             raise UnsupportedModelError(
                 f"the feedback map of tap '{tap.name}' would hold {outputs} x {units} numbers,"
                 f" {in_bytes(size)}, over the limit of {in_bytes(self.size_limit)}. Use fewer taps,"
-                " taps after pooling, depth=, sample_dims=2 for dense outputs, or raise"
-                " feedback_size_limit (bytes)."
+                " taps after pooling, depth=, sample_dims=2 for dense outputs, a (smaller) rank= if"
+                " the method takes one, or raise feedback_size_limit (bytes)."
             )
         self._modules[_key(tap.name)] = DirectFeedbackMap(
             outputs=outputs,

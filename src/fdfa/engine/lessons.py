@@ -29,12 +29,15 @@ class Lesson:
 
     Attributes:
         plan: where the pass was cut.
-        derivative: d (N, K); None where the pass did not probe.
+        derivative: d (N, K), projected where the maps are (N, r); None where the pass did not
+            probe.
         perturbations: p_l (N, |h_l|), one a tap, where it probed.
         activations: h_l (N, |h_l|), one a tap, for a method that asks for them.
-        error: e (N, K), when it has arrived.
+        error: e (N, K), projected where the maps are, when it has arrived.
         targets: t / N (N, K), in e's place, for a method that asks for them.
         repetition: runs the model again, for a method that asks for it.
+        whole: d (N, K) as it was, where it was projected and credits are made of it.
+        beyond: (N, 1), the part of e . d that the projection does not pass, once e has arrived.
     """
 
     plan: TapPlan
@@ -44,11 +47,24 @@ class Lesson:
     error: Tensor | None = None
     targets: Tensor | None = None
     repetition: Repetition | None = None
+    whole: Tensor | None = None
+    beyond: Tensor | None = None
 
     @property
     def taps(self) -> Sequence[Tap]:
         """The taps of the pass."""
         return self.plan.taps
+
+    def note_beyond(self, e: Tensor, z: Tensor) -> None:
+        """Work out :attr:`beyond`, where the derivative was projected.
+
+        Args:
+            e: the output error (N, K).
+            z: the same, projected.
+        """
+        if self.whole is not None and self.derivative is not None:
+            passed = (z * self.derivative).sum(1, keepdim=True)
+            self.beyond = (e * self.whole).sum(1, keepdim=True) - passed
 
     def unforeseen(self, feedback: FeedbackMaps, share: float = 1.0) -> Tensor | None:
         """``d - share sum_m p_m B_m^T`` (N, K): what the maps did not foresee of the derivative.

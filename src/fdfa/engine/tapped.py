@@ -19,6 +19,7 @@ from fdfa.engine.lessons import Lesson, as_matrix
 from fdfa.engine.notes import Note
 from fdfa.engine.outputs import map_tensors
 from fdfa.engine.probes import Probe, generator_for
+from fdfa.engine.projection import make_projection, projection_conflicts
 from fdfa.engine.repetition import Repetition
 from fdfa.engine.saved_tensors import checkpoint_region
 from fdfa.engine.selection import TapSpec, wanted_modules
@@ -59,9 +60,13 @@ class TappedEstimator(TapRule):
         feedback_size_limit: bytes; a larger map is refused before it is allocated.
         start: how feedback maps start; None for a method without any.
         probe: how the method probes; None if it never does.
+        rank: the output error is projected on this many dimensions before the maps; None for all.
+        learn_p: whether the projection learns, by Oja's rule on the output error.
+        projection_rate: of that rule.
 
     Attributes:
         feedback: the maps, one a tap, made on the first forward pass.
+        projection: of the output error, shared by all maps; None without a rank.
 
     Raises:
         ConfigError: if an option is out of range.
@@ -79,6 +84,9 @@ class TappedEstimator(TapRule):
         feedback_size_limit: int = 4 * 2**30,
         start: Start | None,
         probe: Probe | None = None,
+        rank: int | None = None,
+        learn_p: bool = False,
+        projection_rate: float = 0.05,
     ) -> None:
         super().__init__(model, output=output, seed=seed)
         if isinstance(sample_dims, bool) or not isinstance(sample_dims, int) or sample_dims < 1:
@@ -93,6 +101,7 @@ class TappedEstimator(TapRule):
         self.sample_dims = sample_dims
         self.probe = probe
         self.feedback = FeedbackMaps(start=start or "zero", size_limit=feedback_size_limit)
+        self.projection = make_projection(rank, learns=learn_p, rate=projection_rate)
         self._mapped = start is not None
         self._cuts: dict[Any, CutModels] = {}
         self._seed_agreed = False
@@ -153,7 +162,10 @@ class TappedEstimator(TapRule):
         if due and run.derivative is not None:
             measured = (run.derivative, *run.noises)
             d, *p = (as_matrix(tensor, self.sample_dims) for tensor in measured)
-            lesson.derivative, lesson.perturbations = d.to(p[0].dtype), p
+            d = d.to(p[0].dtype)
+            lesson.derivative, lesson.perturbations = self._projected(d), p
+            if self.projection is not None and self.probed_credit:
+                lesson.whole = d
         if self.keeps_activations and not self.alone:
             lesson.activations = [as_matrix(h.detach(), self.sample_dims) for h in run.taps]
         y = self._join(plan, run, lesson)
@@ -177,7 +189,10 @@ class TappedEstimator(TapRule):
                 t = targets_of(e, notes, sample_dims=self.sample_dims, method=self.method)
                 own.targets = as_matrix(t, self.sample_dims)
             with without_autocast([e.device]):
-                paid = self.credits(as_matrix(e, self.sample_dims), own)
+                whole = as_matrix(e, self.sample_dims)
+                z = self._projected(whole)
+                own.note_beyond(whole, z)
+                paid = self.credits(z, own)
 
             def pay(number: int) -> Tensor:
                 with without_autocast([e.device]):
@@ -186,11 +201,15 @@ class TappedEstimator(TapRule):
             return pay
 
         def learn(e: Tensor) -> None:
-            lesson.error = as_matrix(e, self.sample_dims)
+            whole = as_matrix(e, self.sample_dims)
+            lesson.error = self._projected(whole)
             with without_autocast([e.device]):
                 self.teach(lesson)
+                if self.projection is not None:
+                    self.projection.learn(whole)
 
         told = lesson.derivative is not None or bool(lesson.activations)
+        told = told or (self.projection is not None and self.projection.learns)
         taught = told and self._mapped and not self.alone
         return join_credit(
             run.output,
@@ -199,6 +218,10 @@ class TappedEstimator(TapRule):
             learn=learn if taught else None,
             once=probed,
         )
+
+    def _projected(self, matrix: Tensor) -> Tensor:
+        """Output errors, or derivatives of the output, as the maps see them."""
+        return matrix if self.projection is None else self.projection(matrix)
 
     def _cut(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CutModels:
         """The model cut for inputs like these, from memory where they were met before."""
@@ -232,6 +255,13 @@ class TappedEstimator(TapRule):
         # once: a later structure may be met by one process alone
         if not self._seed_agreed and not self.alone:
             self.seed, self._seed_agreed = agreed(self.seed, like.device), True
+        if self.projection is not None:
+            outputs = self.projection.ensure(
+                outputs,
+                like=torch.empty(0, dtype=like.dtype, device=like.device),
+                generator=generator_for(like.device, self.seed, zlib.crc32(b"projection.weight")),
+                size_limit=self.feedback.size_limit,
+            )
         for tap in self.mapped_taps(plan) if self._mapped else ():
             self.feedback.ensure(
                 tap,
@@ -243,14 +273,21 @@ class TappedEstimator(TapRule):
 
     def state_conflicts(self, state: Mapping[str, Any]) -> list[str]:
         """Adds the feedback maps to what must fit."""
-        return super().state_conflicts(state) + self.feedback.conflicts(_feedback_entries(state))
+        return [
+            *super().state_conflicts(state),
+            *self.feedback.conflicts(_feedback_entries(state)),
+            *projection_conflicts(self.projection, state),
+        ]
 
     def prepare_to_load(self, state: Mapping[str, Any]) -> None:
         """Make exactly the maps that the state brings.
 
         A state from before the first forward pass brings none.
         """
-        self.feedback.adopt(_feedback_entries(state), next(self.model.parameters()))
+        like = next(self.model.parameters())
+        self.feedback.adopt(_feedback_entries(state), like)
+        if self.projection is not None:
+            self.projection.adopt(state, like)
         self._cuts.clear()
 
     def __getstate__(self) -> dict[str, Any]:

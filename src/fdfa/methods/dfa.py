@@ -32,6 +32,10 @@ class DFA(TappedEstimator):
         output: which entry of the model's return value is the output (N, K, ...).
         start: ``"kaiming-uniform"``, U(+-sqrt(6 / |h|)), as in the FDFA authors' code; or
             ``"uniform"``, U(+-1 / sqrt(|h|)), as in Nokland's.
+        rank: None; or r, the number of dimensions on which the output error is projected before the
+            maps, with r rows each: ``e P^T`` in e's place, P (r, K) with random orthonormal rows.
+        learn_p: whether P learns, by Oja's subspace rule on the output error.
+        projection_rate: of Oja's rule, in (0, 1).
         seed: draws the feedback maps; by default torch's seed.
         feedback_size_limit: bytes; a larger map is refused before it is allocated.
 
@@ -59,6 +63,9 @@ class DFA(TappedEstimator):
         sample_dims: int = 1,
         output: str | int | None = None,
         start: Literal["kaiming-uniform", "uniform"] = "kaiming-uniform",
+        rank: int | None = None,
+        learn_p: bool = False,
+        projection_rate: float = 0.05,
         seed: int | None = None,
         feedback_size_limit: int = 4 * 2**30,
     ) -> None:
@@ -72,5 +79,8 @@ class DFA(TappedEstimator):
             output=output,
             seed=seed,
             feedback_size_limit=feedback_size_limit,
+            rank=rank,
+            learn_p=learn_p,
+            projection_rate=projection_rate,
             start=start,
         )

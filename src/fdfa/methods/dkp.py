@@ -46,6 +46,10 @@ class DKP(TappedEstimator):
             gradient ``e^T h_l + decay B_l``.
         start: ``"zero"``; ``"kaiming-uniform"``, U(+-sqrt(6 / |h|)); or ``"uniform"``,
             U(+-1 / sqrt(|h|)).
+        rank: None; or r, the number of dimensions on which the output error is projected before the
+            maps, with r rows each: ``e P^T`` in e's place, P (r, K) with random orthonormal rows.
+        learn_p: whether P learns, by Oja's subspace rule on the output error.
+        projection_rate: of Oja's rule, in (0, 1).
         seed: draws the feedback maps; by default torch's seed.
         feedback_size_limit: bytes; a larger map is refused before it is allocated.
 
@@ -77,6 +81,9 @@ class DKP(TappedEstimator):
         decay: float = 1e-6,
         feedback_update: Literal["adam", "sgd"] | FeedbackOptimizer = "adam",
         start: Literal["zero", "kaiming-uniform", "uniform"] = "zero",
+        rank: int | None = None,
+        learn_p: bool = False,
+        projection_rate: float = 0.05,
         seed: int | None = None,
         feedback_size_limit: int = 4 * 2**30,
     ) -> None:
@@ -99,6 +106,9 @@ class DKP(TappedEstimator):
             output=output,
             seed=seed,
             feedback_size_limit=feedback_size_limit,
+            rank=rank,
+            learn_p=learn_p,
+            projection_rate=projection_rate,
             start=start,
         )
         self.feedback_rate = feedback_rate

@@ -66,6 +66,10 @@ class FDFA(TappedEstimator):
         probe: ``"forward-ad"`` or, for what has no forward derivative, ``"finite-difference"``.
         probe_every: probe one step in this many.
         difference_step: length of a finite difference; None takes 1e-3, or 1e-5 in float64.
+        rank: None; or r, the number of dimensions on which the output error is projected before the
+            maps, with r rows each: ``e P^T`` in e's place, P (r, K) with random orthonormal rows.
+        learn_p: whether P learns, by Oja's subspace rule on the output error.
+        projection_rate: of Oja's rule, in (0, 1).
         seed: of the probes; by default torch's seed.
         feedback_size_limit: bytes; a larger map is refused before it is allocated.
 
@@ -100,6 +104,9 @@ class FDFA(TappedEstimator):
         probe: Literal["forward-ad", "finite-difference"] = "forward-ad",
         probe_every: int = 1,
         difference_step: float | None = None,
+        rank: int | None = None,
+        learn_p: bool = False,
+        projection_rate: float = 0.05,
         seed: int | None = None,
         feedback_size_limit: int = 4 * 2**30,
     ) -> None:
@@ -126,6 +133,9 @@ class FDFA(TappedEstimator):
             output=output,
             seed=seed,
             feedback_size_limit=feedback_size_limit,
+            rank=rank,
+            learn_p=learn_p,
+            projection_rate=projection_rate,
             start="zero",
             probe=Probe(
                 noise=noise, derivative=probe, every=probe_every, difference_step=difference_step
@@ -150,6 +160,8 @@ class FDFA(TappedEstimator):
         b = b.value() if isinstance(b, RunningCoefficient) else b
         rest = cast(Tensor, lesson.unforeseen(self.feedback, b))
         slope = (e.to(rest.dtype) * rest).sum(1, keepdim=True)  # (N, 1)
+        if lesson.beyond is not None:
+            slope += lesson.beyond
 
         def pay(number: int) -> Tensor:
             carried = direct(number)
@@ -163,7 +175,7 @@ class FDFA(TappedEstimator):
         """Update every map from one probe; see the class for the rules."""
         b, d, e = self.coefficient, lesson.derivative, lesson.error
         if isinstance(b, RunningCoefficient) and d is not None and e is not None:
-            b.observe(e, d, cast(Tensor, lesson.unforeseen(self.feedback)))
+            b.observe(e, d, cast(Tensor, lesson.unforeseen(self.feedback)), lesson.beyond)
         update, rate = self.feedback_update, self.feedback_rate
         for tap, correlation in correlations(
             lesson, self.feedback, innovation=update == "innovation"

@@ -45,6 +45,10 @@ class GrAPE(TappedEstimator):
         probe: ``"forward-ad"`` or, for what has no forward derivative, ``"finite-difference"``.
         probe_every: probe one step in this many.
         difference_step: length of a finite difference; None takes 1e-3, or 1e-5 in float64.
+        rank: None; or r, the number of dimensions on which the output error is projected before the
+            maps, with r rows each: ``e P^T`` in e's place, P (r, K) with random orthonormal rows.
+        learn_p: whether P learns, by Oja's subspace rule on the output error.
+        projection_rate: of Oja's rule, in (0, 1).
         seed: of the maps and the probes; by default torch's seed.
         feedback_size_limit: bytes; a larger map is refused before it is allocated.
 
@@ -78,6 +82,9 @@ class GrAPE(TappedEstimator):
         probe: Literal["forward-ad", "finite-difference"] = "forward-ad",
         probe_every: int = 1,
         difference_step: float | None = None,
+        rank: int | None = None,
+        learn_p: bool = False,
+        projection_rate: float = 0.05,
         seed: int | None = None,
         feedback_size_limit: int = 4 * 2**30,
     ) -> None:
@@ -102,6 +109,9 @@ class GrAPE(TappedEstimator):
             output=output,
             seed=seed,
             feedback_size_limit=feedback_size_limit,
+            rank=rank,
+            learn_p=learn_p,
+            projection_rate=projection_rate,
             start=start,
             probe=Probe(
                 noise=noise, derivative=probe, every=probe_every, difference_step=difference_step

@@ -58,6 +58,10 @@ class OPZO(TappedEstimator):
             on a sphere, of length sqrt(|h_l|).
         noise_scale: s, positive.
         probe_every: move the taps one step in this many.
+        rank: None; or r, the number of dimensions on which the output error is projected before the
+            maps, with r rows each: ``e P^T`` in e's place, P (r, K) with random orthonormal rows.
+        learn_p: whether P learns, by Oja's subspace rule on the output error.
+        projection_rate: of Oja's rule, in (0, 1).
         seed: of the noise; by default torch's seed.
         feedback_size_limit: bytes; a larger map is refused before it is allocated.
 
@@ -89,6 +93,9 @@ class OPZO(TappedEstimator):
         noise: Literal["normal", "rademacher", "sphere"] = "normal",
         noise_scale: float = 0.1,
         probe_every: int = 1,
+        rank: int | None = None,
+        learn_p: bool = False,
+        projection_rate: float = 0.05,
         seed: int | None = None,
         feedback_size_limit: int = 4 * 2**30,
     ) -> None:
@@ -114,6 +121,9 @@ class OPZO(TappedEstimator):
             output=output,
             seed=seed,
             feedback_size_limit=feedback_size_limit,
+            rank=rank,
+            learn_p=learn_p,
+            projection_rate=projection_rate,
             start="zero",
             probe=Probe(
                 noise="rademacher" if noise == "rademacher" else "normal",
