@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import fdfa
 from fdfa.engine.estimator import Estimator
+from fdfa.engine.heads import LinearHead
 from fdfa.errors import ConfigError
 
 __all__ = [
@@ -65,6 +66,7 @@ class MethodInfo:
             such a test must fail.
         by_error: hidden credits come from the output error; else from the targets alone.
         repeats: the model runs once more in ``backward()``, the user's hooks with it.
+        heads: it needs a model with local heads; these have weights, so that all blocks learn.
     """
 
     name: str
@@ -87,6 +89,7 @@ class MethodInfo:
     noisy: tuple[str, ...] = ()
     by_error: bool = True
     repeats: bool = False
+    heads: bool = False
 
     def __repr__(self) -> str:
         """Short, so that a failure's report stays readable."""
@@ -127,7 +130,15 @@ class Case:
 
     def wrap(self, model: nn.Module, **more: Any) -> Estimator:
         """The estimator; it has seed 7 unless ``more`` says otherwise."""
+        model, more = self.prepared(model, **more)
         return fdfa.wrap(self.info.name, model, **{"seed": 7, **self.options, **more})
+
+    def prepared(self, model: nn.Module, **more: Any) -> tuple[nn.Module, dict[str, Any]]:
+        """The model as the method takes it, and the options that are left for the method."""
+        if self.info.heads:
+            more = dict(more)
+            model = with_heads(model, output=more.pop("output", None))
+        return model, more
 
     def wrap_taught_once(self, model: nn.Module) -> Estimator:
         """The estimator with its own state, and what it draws, held still after the first step."""
@@ -154,6 +165,24 @@ class Case:
             if name == test and (not cases or self.id in cases):
                 return reason
         return None
+
+
+def with_heads(model: nn.Module, **options: Any) -> nn.Module:
+    """A model with local heads that draw nothing; as it is where it cannot have any."""
+    if not isinstance(model, nn.Module) or not any(True for _ in model.parameters()):
+        return model
+    layer = next(m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d)))
+    shape = (6, layer.in_features) if isinstance(layer, nn.Linear) else (6, layer.in_channels, 4, 4)
+    shape = getattr(model, "input_shape", shape)
+    example = torch.ones(shape, dtype=layer.weight.dtype)
+    return fdfa.LocalHeads(model, example, head=_head, **options)
+
+
+def _head(shape: tuple[int, ...], outputs: tuple[int, ...]) -> nn.Module:
+    head = LinearHead(shape, outputs)
+    weight = head.linear.weight
+    weight.data = torch.cos(torch.arange(weight.numel())).view_as(weight) / len(weight[0]) ** 0.5
+    return head
 
 
 def adam_on_maps(maps: Iterable[Tensor]) -> torch.optim.Optimizer:
@@ -244,6 +273,21 @@ _NOISY_OUTPUT: _Excuses = tuple(
         "test_reentrant_checkpoint_round_the_learner_is_exact",
         "test_two_checkpointed_passes_before_one_backward",
     )
+)
+
+_HEADS: _Excuses = (
+    ("test_parameters_are_exactly_the_models", (), "its heads are parameters too"),
+    ("test_a_refused_model_is_left_alone", (), "refused when its heads are made"),
+    (
+        "test_inside_a_larger_module",
+        (),
+        "what follows the learner is in the output's loss, but not in those of the heads",
+    ),
+    (
+        "test_output_may_be_changed_in_place",
+        (),
+        "what is done to the output belongs into the loss function, to be done for every head",
+    ),
 )
 
 METHODS = (
@@ -758,6 +802,41 @@ METHODS = (
         ),
         varying=("window-3", "rademacher", "by-step"),
         excused=(*_IN_WEIGHT_SPACE, *_HOOKS_IN_EACH_PASS()),
+    ),
+    MethodInfo(
+        name="l-bp",
+        cases=(("default", {}),),
+        exact=False,
+        stochastic=False,
+        probes=False,
+        learns=False,
+        taught_once={},
+        error_inputs=_ANY_METHOD,
+        by_error=False,
+        heads=True,
+        excused=_HEADS,
+    ),
+    MethodInfo(
+        name="lg-fg-a",
+        cases=(
+            ("normal", {}),
+            ("rademacher", {"noise": "rademacher"}),
+            ("masked", {"mask_inactive": True}),
+        ),
+        exact=False,
+        stochastic=True,
+        probes=True,
+        learns=False,
+        taught_once={},
+        error_inputs=(
+            *_ANY_METHOD,
+            ErrorInput({"noise": "gauss"}, ConfigError, "unknown noise 'gauss'.*normal, radem"),
+            ErrorInput({"taps": ["1", "rleu"]}, ConfigError, "unknown tap 'rleu'"),
+        ),
+        varying=("normal", "rademacher", "masked"),
+        by_error=False,
+        heads=True,
+        excused=_HEADS,
     ),
 )
 

@@ -13,6 +13,7 @@ from importlib.metadata import version
 
 from fdfa import errors
 from fdfa.engine.estimator import Estimator
+from fdfa.engine.heads import LocalHeads
 from fdfa.methods import (
     ADFA,
     DFA,
@@ -40,6 +41,7 @@ __all__ = [
     "Backpropagation",
     "Estimator",
     "ForwardGradient",
+    "LocalHeads",
     "Method",
     "MultiTangent",
     "__version__",

@@ -18,9 +18,11 @@ __all__ = [
     "assert_close_to_rounding",
     "assert_same_bits",
     "backward",
+    "copy_weights",
     "cross_entropy",
     "fresh_gradients",
     "gradients",
+    "mean_square",
     "own_state",
     "snapshot",
     "summed",
@@ -33,6 +35,7 @@ Batch = tuple[Tensor, Tensor]
 # of a rule which learns from the targets serves all: it tells the pass, and changes no loss.
 _NEEDY = fdfa.DRTP(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)), seed=0)
 cross_entropy = _NEEDY.criterion(F.cross_entropy)
+_mean_square = _NEEDY.criterion(lambda output, _: (output.square() / output.numel()).sum())
 _sum = _NEEDY.criterion(lambda output, _: output.sum())
 
 
@@ -47,6 +50,18 @@ def backward(module: nn.Module, data: Batch) -> Tensor:
 def summed(output: Tensor) -> Tensor:
     """The sum of an output as a loss, where any will do; all targets are of the first class."""
     return _sum(output, torch.zeros(len(output), *output.shape[2:], dtype=torch.int64))
+
+
+def mean_square(output: Tensor) -> Tensor:
+    """A loss of any output, whatever its shape."""
+    return _mean_square(output, torch.zeros(len(output), *output.shape[2:], dtype=torch.int64))
+
+
+def copy_weights(source: Estimator, target: Estimator) -> None:
+    """Those of the model, and of its heads."""
+    with torch.no_grad():
+        for theirs, ours in zip(target.parameters(), source.parameters(), strict=True):
+            theirs.copy_(ours)
 
 
 def train(
@@ -85,11 +100,11 @@ def snapshot(module: nn.Module) -> dict[str, Tensor]:
 
 
 def own_state(learner: Estimator) -> dict[str, Tensor]:
-    """Copies of the tensors that the method itself keeps, beside the model's."""
+    """Copies of the tensors that the method itself keeps, beside parameters of model and heads."""
     return {
         key: value
         for key, value in snapshot(learner).items()
-        if not key.startswith("model.") and key != "_extra_state"
+        if not key.startswith(("model.", "heads.")) and key != "_extra_state"
     }
 
 

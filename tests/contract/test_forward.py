@@ -17,6 +17,7 @@ from tests.contract.steps import (
     assert_same_bits,
     backward,
     cross_entropy,
+    mean_square,
     own_state,
     snapshot,
     summed,
@@ -53,6 +54,7 @@ class _Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.default_generator.manual_seed(14)
+        self.input_shape = (4, 12, 5)
         self.embed = nn.Linear(5, 16)
         self.layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
         self.head = nn.Linear(16, 3)
@@ -69,7 +71,7 @@ def test_attention_is_the_plain_models_to_rounding(case: Case) -> None:
         x = torch.randn(4, 12, 5, dtype=torch.float64)
         found = learner(x)
         assert_close_to_rounding(found, plain(x))
-        summed(found.square() / found.numel()).backward()
+        mean_square(found).backward()
 
 
 def _every_layer(case: Case) -> dict[str, int]:

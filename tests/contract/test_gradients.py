@@ -159,7 +159,7 @@ def test_autograd_grad_equals_backward(case: Case) -> None:
     twin = copy.deepcopy(learner)
     expected = fresh_gradients(learner, batch(1))
     x, target = batch(1)
-    found = torch.autograd.grad(cross_entropy(twin(x), target), list(twin.parameters()))
+    found = torch.autograd.grad(cross_entropy(twin(x), target), list(twin.model.parameters()))
     assert_same_bits(dict(zip(expected, found, strict=True)), expected)
     assert_same_bits(own_state(twin), own_state(learner))
 

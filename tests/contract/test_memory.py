@@ -37,7 +37,7 @@ def _assert_flat(learner: Estimator) -> None:
     run(300)  # until the allocator has its pools
     tensors, blocks = _tensors(), sys.getallocatedblocks()
     run(1000)
-    assert _tensors() == tensors
+    assert _tensors() <= tensors  # fewer: what an earlier test left has gone
     assert sys.getallocatedblocks() - blocks < 500
 
 

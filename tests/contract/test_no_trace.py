@@ -157,7 +157,7 @@ def test_an_exception_in_forward_leaves_nothing(case: Case, after: int, taught: 
     learner.zero_grad()
     backward(learner, batch(2))
     found = gradients(learner)
-    assert len(found) == len(list(learner.parameters()))
+    assert len(found) == len(list(learner.model.parameters()))
     assert all(gradient.isfinite().all() for gradient in found.values())
     _assert_clean(learner, before)
 
@@ -180,7 +180,7 @@ def test_an_exception_in_backward_leaves_nothing(case: Case) -> None:
     assert_same_bits(own_state(learner), own)
     learner.zero_grad()
     backward(learner, batch(2))
-    assert len(gradients(learner)) == len(list(learner.parameters()))
+    assert len(gradients(learner)) == len(list(learner.model.parameters()))
 
 
 def test_a_refused_model_is_left_alone(case: Case) -> None:

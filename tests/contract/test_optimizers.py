@@ -60,7 +60,7 @@ def test_optimizer_sees_what_backward_left(first_case: Case, kind: str) -> None:
         tape.entries.append((loss.detach(), gradients(learner)))
         return loss.detach()
 
-    _run(learner, kind, record)
+    _run(learner.model, kind, record)
     assert learner.steps == len(tape.entries)
     plain, replay = dense(), iter(copy.deepcopy(tape.entries))
 

@@ -17,8 +17,8 @@ from tests.contract.steps import (
     backward,
     cross_entropy,
     gradients,
+    mean_square,
     own_state,
-    summed,
 )
 from tests.methods import Case
 
@@ -207,9 +207,8 @@ BAD: dict[str, tuple[Pack, str | int | None, str]] = {
 @pytest.mark.parametrize("bad", BAD)
 def test_what_is_no_output_is_refused(first_case: Case, bad: str) -> None:
     pack, name, text = BAD[bad]
-    learner = first_case.wrap(_Packed(pack), output=name)
     with pytest.raises(UnsupportedModelError, match=text):
-        learner(batch(0)[0])
+        first_case.wrap(_Packed(pack), output=name)(batch(0)[0])
 
 
 def test_output_with_more_dimensions(case: Case) -> None:
@@ -219,7 +218,7 @@ def test_output_with_more_dimensions(case: Case) -> None:
     for number in range(2):
         output = learner(batch(number)[0])
         assert output.shape == (6, 2, 3)
-        summed(output.square() / output.numel()).backward()
+        mean_square(output).backward()
     assert all(gradient.any() for gradient in gradients(learner).values())
 
 
@@ -228,5 +227,5 @@ def test_a_single_component(case: Case) -> None:
     model = nn.Sequential(dense(), nn.Tanh(), nn.Linear(3, 1).double())
     learner = case.wrap(model)
     for number in range(2):
-        summed((learner(batch(number)[0]) - 1).square() / 6).backward()
+        mean_square(learner(batch(number)[0])).backward()
     assert all(gradient.any() for gradient in gradients(learner).values())

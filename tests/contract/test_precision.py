@@ -17,6 +17,7 @@ from tests.contract.networks import batch, busy, convolutional, dense, images
 from tests.contract.steps import (
     assert_same_bits,
     backward,
+    copy_weights,
     cross_entropy,
     fresh_gradients,
     gradients,
@@ -104,7 +105,7 @@ def test_grad_scaler(case: Case) -> None:
         optimizer.zero_grad()
         scaler.scale(cross_entropy(learner(x), target)).backward()
         scaler.unscale_(optimizer)
-        twin.model.load_state_dict(learner.model.state_dict())
+        copy_weights(learner, twin)
         assert_same_bits(gradients(learner), fresh_gradients(twin, (x, target)))
         if not case.error_teaches:
             assert_same_bits(own_state(learner), own_state(twin))

@@ -45,7 +45,9 @@ def test_wrap_builds_what_the_class_builds(case: Case) -> None:
     """A ``wrap`` that dropped or renamed an option would train another rule."""
     by_name = case.wrap(dense())
     method = fdfa.methods()[case.info.name]
-    by_class = method.estimator(dense(), seed=7, **{**method.preset, **case.options})
+    by_class = method.estimator(
+        case.prepared(dense())[0], seed=7, **{**method.preset, **case.options}
+    )
     assert type(by_name) is type(by_class)
     for learner in (by_name, by_class):
         backward(learner, batch(0))

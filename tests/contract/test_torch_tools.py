@@ -197,7 +197,7 @@ def test_clip_grad_norm(case: Case) -> None:
     learner = case.wrap(dense())
     backward(learner, batch(0))
     before = fresh_gradients(learner, batch(1))
-    norm = nn.utils.clip_grad_norm_(learner.parameters(), 0.01)
+    norm = nn.utils.clip_grad_norm_(learner.model.parameters(), 0.01)
     true_norm = torch.cat([gradient.flatten() for gradient in before.values()]).norm()
     assert_close_to_rounding(norm, true_norm)
     scale = 0.01 / (true_norm + 1e-6)

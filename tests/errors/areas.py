@@ -12,6 +12,7 @@ from tests.errors.data_own_cases import DATA_OWN_CASES
 from tests.errors.data_set_cases import DATA_SET_CASES
 from tests.errors.engine_cases import ENGINE_CASES
 from tests.errors.folder_cases import FOLDER_CASES
+from tests.errors.local_cases import LOCAL_CASES
 from tests.errors.models_cases import MODELS_CASES
 from tests.errors.provoke import Case
 from tests.errors.resume_cases import RESUME_CASES
@@ -29,7 +30,8 @@ AREAS: Final[dict[str, list[Case]]] = {
     "training": [*TRAINING_CASES, *RESUME_CASES, *CHECKPOINT_CASES],
     "studies": [*STUDIES_CASES, *FOLDER_CASES],
     "cli": CLI_CASES,
-    "engine": ENGINE_CASES,  # beside those of tests/engine, whose texts stand in errors.json
+    # beside those of tests/engine, whose texts stand in errors.json
+    "engine": [*ENGINE_CASES, *LOCAL_CASES],
 }
 
 

@@ -50,6 +50,8 @@ class CutPass:
         derivative: directional derivative of the output along all perturbations at once, of the
             output's shape; None without a probe.
         noises: the perturbations as they were added, one a tap.
+        tangents: of the tapped activations at which a local loss hangs, in the order of the taps:
+            their derivatives along the perturbations of their own blocks.
     """
 
     returned: Any
@@ -58,6 +60,7 @@ class CutPass:
     nodes: int
     derivative: Tensor | None
     noises: Sequence[Tensor] = ()
+    tangents: Sequence[Tensor] = ()
 
 
 class CutModel:
@@ -93,6 +96,14 @@ class CutModel:
         else:
             self._at_taps = AtTaps(model, plan, self._cut, substitute=substitute)
         self._taps: list[Tensor] = []
+        self._tangents: list[Tensor] = []
+        # a head's own tap is perturbed only where its credit would teach anything
+        self._silent = {
+            tap.name
+            for tap, block in zip(plan.taps, plan.blocks, strict=False)
+            if tap.has_head and not block
+        }
+        self._expects_derivative = any(tap.end is None for tap in plan.taps)
         self._noises: dict[str, Tensor] = {}
         self._active_only = False
         self._forward = self._forward_with_tangents if probing else self._plain_forward
@@ -132,14 +143,15 @@ class CutModel:
                 if self._probing:
                     with forward_derivatives(self._model, attention=self._plan.attention):
                         returned, y, d = self._forward(args, kwargs)
-                    if d is None:
+                    if d is None and self._expects_derivative:
                         raise ProbeError(_lost("the output"))
                 else:
                     returned, y, d = self._forward(args, kwargs)
             nodes = torch._C._autograd._get_sequence_nr() - first
-            return CutPass(returned, y, self._taps, nodes, d, list(self._noises.values()))
+            noises = list(self._noises.values())
+            return CutPass(returned, y, self._taps, nodes, d, noises, self._tangents)
         finally:
-            self._taps, self._noises = [], {}
+            self._taps, self._noises, self._tangents = [], {}, []
 
     def _plain_forward(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Returned:
         returned = self._model(*args, **kwargs)
@@ -172,8 +184,11 @@ class CutModel:
         if self._active_only:
             p = self._noises[tap.name] = p * (primal.detach() != 0)
         if tangent is not None:
-            p = tangent + p
-        elif not plain:  # what others get to see they may write into
+            p = tangent if tap.name in self._silent else tangent + p
+        if tap.has_head:
+            self._tangents.append(p)
+            return primal.detach()
+        if tangent is None and not plain:  # what others get to see they may write into
             p = p.clone()
         return self._carrier.join(primal.detach(), p, plain=plain)
 

@@ -45,6 +45,12 @@ class Candidate:
     device: torch.device
     window: range = range(0)
 
+    @property
+    def name(self) -> str:
+        """Of the tap that is cut here."""
+        where = ":input" if self.kind == "input" else ""
+        return self.module + where + (f"#{self.call + 1}" if self.call else "")
+
 
 @dataclasses.dataclass
 class Calls:

@@ -168,7 +168,8 @@ class Estimator(nn.Module, abc.ABC):
         Returns:
             The bytes, uint8.
         """
-        own = sorted(name for name, _ in self.named_buffers() if not name.startswith("model."))
+        names = (name for name, _ in (*self.named_buffers(), *self.named_parameters()))
+        own = sorted(name for name in names if not name.startswith("model."))
         values = {"method": self.method, "seed": self.seed, "steps": self.steps, "own": own}
         text = json.dumps(values)
         return torch.tensor(list(text.encode()), dtype=torch.uint8)

@@ -7,7 +7,7 @@ not dominate. One sweep over the edges decides that for all nodes together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -27,20 +27,39 @@ class AutogradGraph:
         output: a tensor with a ``grad_fn``.
 
     Attributes:
-        order: the nodes, every consumer before what it consumes; ``order[0]`` made the output.
+        output: the node that made the output.
+        order: the nodes, every consumer before what it consumes; ``order[0]`` made the output,
+            unless the graph is stopped somewhere.
         place: position of each node in ``order``.
         leaves: ``(consumer's place, leaf tensor)`` for every edge into a leaf.
     """
 
     def __init__(self, output: torch.Tensor) -> None:
-        self.order: list[Node] = _topological_order(output.grad_fn)
+        self._build(output.grad_fn, {})
+
+    def stopped_at(self, ends: Mapping[Node, int]) -> AutogradGraph:
+        """The graph with no way on from these nodes: each is an end of its own, as the output is.
+
+        Args:
+            ends: valid cuts of this graph, each with the number of its result that is used.
+
+        Returns:
+            A graph of the same nodes, whose ``order[0]`` only holds the ends together.
+        """
+        graph = AutogradGraph.__new__(AutogradGraph)
+        graph._build(self.output, ends)
+        return graph
+
+    def _build(self, output: Node, ends: Mapping[Node, int]) -> None:
+        self.output = output
+        self._ends: dict[Node, int] = dict(ends)
+        root = _Together(((output, 0), *ends.items())) if ends else output
+        self.order: list[Node] = self._topological_order(root)
         self.place: dict[Node, int] = {node: i for i, node in enumerate(self.order)}
         self.leaves: list[tuple[int, torch.Tensor]] = []
         self._consumers: list[list[tuple[int, int]]] = [[] for _ in self.order]
         for i, node in enumerate(self.order):
-            for source, output_nr in node.next_functions:
-                if source is None:
-                    continue
+            for source, output_nr in self._sources(node):
                 if hasattr(source, "variable"):
                     self.leaves.append((i, source.variable))
                 else:
@@ -48,23 +67,40 @@ class AutogradGraph:
         self._dominator = self._immediate_dominators()
         self._crossings = self._count_crossings()
 
+    def _sources(self, node: Node) -> Iterator[tuple[Node, int]]:
+        for source, output_nr in node.next_functions:
+            stopped = source in self._ends and not isinstance(node, _Together)
+            if source is not None and not stopped:
+                yield source, output_nr
+
     def valid_cut(self, node: Node, output_nr: int = 0) -> bool:
         """Whether all behind this node reaches the output only through its result ``output_nr``."""
         i = self.place.get(node)
-        if i is None or i == 0 or self._crossings[i]:
+        if i is None or node is self.output or self._crossings[i]:
             return False
         return all(number == output_nr for _, number in self._consumers[i])
 
     def consumers(self, node: Node) -> list[Node]:
         """The nodes that consume this one's results on the way to the output."""
-        return [self.order[i] for i, _ in self._consumers[self.place[node]]]
+        found = (self.order[i] for i, _ in self._consumers[self.place[node]])
+        return [consumer for consumer in found if not isinstance(consumer, _Together)]
 
     def nearest_dominator(self, node: Node, among: Mapping[Node, Any]) -> Node:
-        """The closest node of ``among`` through which this one must pass, else the output's own."""
+        """The closest node of ``among`` through which this one must pass, else its end."""
         i = self._dominator[self.place[node]]
-        while i and self.order[i] not in among:
+        while self.order[i] not in among and not self._is_end(i):
             i = self._dominator[i]
         return self.order[i]
+
+    def end(self, node: Node) -> Node:
+        """The node without a way on that this one leads to: the output's, or one stopped at."""
+        i = self.place[node]
+        while not self._is_end(i):
+            i = self._dominator[i]
+        return self.order[i]
+
+    def _is_end(self, i: int) -> bool:
+        return i == 0 or self.order[i] is self.output or self.order[i] in self._ends
 
     def ancestor_masks(self, marked: Iterable[Node]) -> dict[Node, tuple[int, int]]:
         """For each marked node: its own bit, and the bits of all marked nodes at or behind it."""
@@ -122,6 +158,35 @@ class AutogradGraph:
             count[self._dominator[i]] += count[i]
         return count
 
+    def _topological_order(self, root: Node) -> list[Node]:
+        waiting: dict[Node, int] = {root: 0}  # consumers not yet placed
+        stack = [root]
+        while stack:
+            for source, _ in self._sources(stack.pop()):
+                if hasattr(source, "variable"):
+                    continue
+                if source not in waiting:
+                    waiting[source] = 0
+                    stack.append(source)
+                waiting[source] += 1
+        order, ready = [], [root]
+        while ready:
+            node = ready.pop()
+            order.append(node)
+            for source, _ in self._sources(node):
+                if source in waiting:
+                    waiting[source] -= 1
+                    if not waiting[source]:
+                        ready.append(source)
+        return order
+
+
+class _Together:
+    """Stands above the ends of a stopped graph."""
+
+    def __init__(self, ends: tuple[tuple[Node, int], ...]) -> None:
+        self.next_functions = ends
+
 
 def leaves_behind(tensor: torch.Tensor) -> set[int]:
     """Ids of the leaf tensors that a tensor depends on.
@@ -144,26 +209,3 @@ def leaves_behind(tensor: torch.Tensor) -> set[int]:
             else:
                 waiting.append(source)
     return leaves
-
-
-def _topological_order(root: Node) -> list[Node]:
-    waiting: dict[Node, int] = {root: 0}  # consumers not yet placed
-    stack = [root]
-    while stack:
-        for source, _ in stack.pop().next_functions:
-            if source is None or hasattr(source, "variable"):
-                continue
-            if source not in waiting:
-                waiting[source] = 0
-                stack.append(source)
-            waiting[source] += 1
-    order, ready = [], [root]
-    while ready:
-        node = ready.pop()
-        order.append(node)
-        for source, _ in node.next_functions:
-            if source in waiting:
-                waiting[source] -= 1
-                if not waiting[source]:
-                    ready.append(source)
-    return order

@@ -6,14 +6,14 @@ A note lies with the pass's own autograd node, and nowhere else: it goes when th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointFunction
 
-__all__ = ["Note", "notes_around", "notes_behind"]
+__all__ = ["Note", "is_output", "notes_around", "notes_behind"]
 
 
 @dataclasses.dataclass
@@ -23,10 +23,13 @@ class Note:
     Attributes:
         targets: as the loss function got them.
         weight: the gradient that arrived at the loss, of its shape; None until one has.
+        loss_of: the same loss of another output, by the same arguments otherwise; None where the
+            loss function got something else than the output itself.
     """
 
     targets: Tensor
     weight: Tensor | None = None
+    loss_of: Callable[[Tensor], Tensor] | None = None
 
 
 def notes_around() -> list[Note]:
@@ -64,6 +67,32 @@ def notes_behind(tensors: Iterable[Tensor]) -> list[list[Note]]:
                 seen.add(source)
                 waiting.append(source)
     return found
+
+
+def is_output(tensor: Tensor) -> bool:
+    """Whether a tensor is a pass's output itself: a copy at most, in another type or shape.
+
+    Args:
+        tensor: any.
+
+    Returns:
+        True if so.
+    """
+    node: Any = tensor.grad_fn
+    while node is not None and type(node).__name__ in _COPIES:
+        node = node.next_functions[0][0]
+    return hasattr(node, "fdfa_notes") or _is_checkpoint(node)
+
+
+# nodes through which every component goes as it is, in its order
+_COPIES = frozenset(
+    {
+        *("CloneBackward0", "ToCopyBackward0", "AliasBackward0", "_DDPSinkBackward"),
+        "BackwardHookFunctionBackward",
+        *("ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0"),
+        *("SqueezeBackward0", "SqueezeBackward1", "UnsqueezeBackward0"),
+    }
+)
 
 
 def _is_checkpoint(node: Any) -> bool:

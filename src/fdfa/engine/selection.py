@@ -14,7 +14,14 @@ from fdfa.engine.discovery import Candidate, Recording
 from fdfa.engine.graph import Node
 from fdfa.errors import ConfigError, unknown_name
 
-__all__ = ["TapSpec", "automatic_cuts", "explicit_cuts", "name_of_taps", "wanted_modules"]
+__all__ = [
+    "TapSpec",
+    "automatic_cuts",
+    "cuts_with_heads",
+    "explicit_cuts",
+    "name_of_taps",
+    "wanted_modules",
+]
 
 TapSpec = str | Sequence[str] | type[nn.Module] | Callable[[str, nn.Module], bool]
 
@@ -102,7 +109,7 @@ def automatic_cuts(
     graph = recording.graph
     valid = _valid_cuts(recording, samples)
     layers = [nodes for _, nodes in recording.calls.weight_calls]
-    marked = [graph.order[0], *valid, *(node for nodes in layers for node in nodes)]
+    marked = [*graph.order[:1], graph.output, *valid, *(node for nodes in layers for node in nodes)]
     masks = graph.ancestor_masks(marked)
     layer_bits = [(node, *masks[node]) for nodes in layers for node in nodes if node in masks]
 
@@ -188,9 +195,42 @@ def explicit_cuts(
         problem = _explicit_problem(candidate, recording, samples)
         if problem is None:
             cuts.setdefault(candidate.node, candidate)
-        elif by_name or candidate.node is not recording.graph.order[0]:
+        elif by_name or candidate.node is not recording.graph.output:
             problems.append(problem)
     return list(cuts.values()), problems
+
+
+def cuts_with_heads(
+    recording: Recording, samples: tuple[int, ...], heads: Collection[str]
+) -> tuple[dict[Node, Candidate], list[str]]:
+    """The cuts at which local losses hang, by the names that their taps were found under.
+
+    Args:
+        recording: of one uncut pass.
+        samples: the leading dimensions that a tap must have.
+        heads: the names.
+
+    Returns:
+        The cuts by their nodes (none where all parameters before one are frozen), and the problems
+        found.
+    """
+    cuts = {}
+    problems = []
+    for candidate in recording.calls.candidates:
+        if candidate.name in heads:
+            problem = _explicit_problem(candidate, recording, samples)
+            if problem is None:
+                cuts[candidate.node] = candidate
+            else:
+                problems.append(problem)
+    ran = recording.calls.returned.keys()
+    problems += [
+        f"tap '{name}', at which a local head hangs, did not fire: this pass never calls that"
+        " module. Make the heads with an example that every pass is like."
+        for name in heads
+        if name.partition("#")[0].removesuffix(":input") not in ran
+    ]
+    return cuts, problems
 
 
 def _holds_samples(candidate: Candidate, samples: tuple[int, ...]) -> bool:
@@ -202,7 +242,7 @@ def _explicit_problem(
 ) -> str | None:
     graph = recording.graph
     tap = f"tap '{candidate.module}'"
-    if candidate.node is graph.order[0]:
+    if candidate.node is graph.output:
         return (
             f"{tap} is the model's output: its error is exact, so there is nothing to feed back."
             " Leave it out."

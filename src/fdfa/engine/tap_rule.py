@@ -39,6 +39,7 @@ class TapRule(Estimator):
         repeats: whether :meth:`credits` runs the model again, by ``lesson.repetition``.
         keeps_activations: whether :meth:`teach` needs the tapped activations. Such a method learns
             at every step, with a probe or without.
+        head_names: of the taps at which local losses hang.
     """
 
     feedback: FeedbackMaps
@@ -47,6 +48,7 @@ class TapRule(Estimator):
     probed_credit: bool = False
     repeats: ClassVar[bool] = False
     keeps_activations: ClassVar[bool] = False
+    head_names: tuple[str, ...] = ()
 
     def credits(self, e: Tensor, lesson: Lesson) -> Payer:
         """How the taps of one pass get their credit, asked for once the output error is there.

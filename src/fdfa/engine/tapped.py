@@ -243,6 +243,7 @@ class TappedEstimator(TapRule):
             sample_dims=self.sample_dims,
             output=self.output,
             prefer=self.prefers_tap,
+            heads=self.head_names,
         )
         by_forward_ad = self.probe is not None and self.probe.derivative == "forward-ad"
         check_supported(self.model, plan, by_forward_ad=by_forward_ad)

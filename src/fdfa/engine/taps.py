@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from fdfa.engine.discovery import Candidate, Recording, record
-from fdfa.engine.graph import Node
+from fdfa.engine.graph import AutogradGraph, Node
 from fdfa.engine.selection import (
     TapSpec,
     automatic_cuts,
+    cuts_with_heads,
     explicit_cuts,
     name_of_taps,
     wanted_modules,
@@ -36,6 +37,8 @@ class Tap:
         shape: of the tensor, sample dimensions included.
         device: of the tensor.
         receives: whether a perturbation of another tap arrives here.
+        end: name of the tap at which the local loss hangs that this one counts for, its own where
+            it carries the head; None where it counts for the loss of the output.
     """
 
     name: str
@@ -45,6 +48,12 @@ class Tap:
     shape: tuple[int, ...]
     device: torch.device
     receives: bool
+    end: str | None = None
+
+    @property
+    def has_head(self) -> bool:
+        """Whether a local loss hangs here: no derivative passes, neither back nor forth."""
+        return self.end == self.name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +93,7 @@ def plan_taps(
     sample_dims: int = 1,
     output: str | int | None = None,
     prefer: Callable[[nn.Module], bool] | None = None,
+    heads: Collection[str] = (),
 ) -> TapPlan:
     """Find the taps by one uncut forward pass that leaves the model's state as it was.
 
@@ -98,6 +108,8 @@ def plan_taps(
         output: names the output in what the model returns.
         prefer: with ``"auto"``, modules whose outputs are cut rather than what comes later in the
             same run of weight layers.
+        heads: names of taps at which local losses hang. They are cut too, and what may be cut
+            between them is found as if they were outputs.
 
     Returns:
         The plan for this structure.
@@ -111,12 +123,18 @@ def plan_taps(
     recording = record(model, args, kwargs, output=output, sample_dims=sample_dims)
     problems = _unreached_parameters(model, recording)
     samples = recording.output_shape[:sample_dims]
+    whole = recording.graph
+    ends, faults = cuts_with_heads(recording, samples, heads)
+    problems += faults
+    if ends:
+        stops = {node: cut.output_nr for node, cut in ends.items()}
+        recording = dataclasses.replace(recording, graph=whole.stopped_at(stops))
     if wanted is None:
         preferred = {
             name for name, module in model.named_modules() if prefer is not None and prefer(module)
         }
         cuts = automatic_cuts(recording, samples, depth, preferred)
-        if not cuts and depth == 1:
+        if not cuts and not ends and depth == 1:
             problems.append(
                 "no tap was found: between the input and the output there is no tensor (N, ...)"
                 " after a weight layer through which every path passes and that another weight"
@@ -127,7 +145,7 @@ def plan_taps(
         by_name = isinstance(taps, (str, Sequence))
         cuts, faults = explicit_cuts(recording, samples, wanted, by_name=by_name)
         problems += faults
-        if not cuts and not problems and not (by_name and not wanted):
+        if not (cuts or ends or problems or (by_name and not wanted)):
             problems.append(
                 f"taps={name_of_taps(taps)} gives no tap: no module that runs after the first"
                 " trainable parameter and before the output matches. Name others, or pass taps=[]"
@@ -135,7 +153,9 @@ def plan_taps(
             )
     if problems:
         raise UnsupportedModelError(problems)
-    return _plan(model, cuts, recording)
+    chosen = {**{cut.node: cut for cut in cuts}, **ends}
+    cuts = sorted(chosen.values(), key=recording.calls.candidates.index)
+    return _plan(model, cuts, recording, whole)
 
 
 def _unreached_parameters(model: nn.Module, recording: Recording) -> list[str]:
@@ -167,19 +187,21 @@ def _unreached_parameters(model: nn.Module, recording: Recording) -> list[str]:
     return problems
 
 
-def _plan(model: nn.Module, cuts: Sequence[Candidate], recording: Recording) -> TapPlan:
-    graph = recording.graph
+def _plan(
+    model: nn.Module, cuts: Sequence[Candidate], recording: Recording, whole: AutogradGraph
+) -> TapPlan:
+    graph = recording.graph  # the whole one, or that stopped at local losses
     masks = graph.ancestor_masks([cut.node for cut in cuts])
-    taps, seen = [], 0
-    chain = True
+    names = {cut.node: cut.name for cut in cuts}
+    taps = []
     for cut in cuts:
         own, behind = masks[cut.node]
-        chain &= seen & ~behind == 0
-        seen |= own
-        where = ":input" if cut.kind == "input" else ""
-        name = cut.module + where + (f"#{cut.call + 1}" if cut.call else "")
         taps.append(
-            Tap(name, cut.module, cut.kind, cut.call, cut.shape, cut.device, receives=behind != own)
+            Tap(
+                *(cut.name, cut.module, cut.kind, cut.call, cut.shape, cut.device),
+                receives=behind != own,
+                end=names.get(graph.end(cut.node)),
+            )
         )
     region = graph.regions({cut.node: i for i, cut in enumerate(cuts)})
     blocks = [
@@ -192,7 +214,7 @@ def _plan(model: nn.Module, cuts: Sequence[Candidate], recording: Recording) -> 
             layers[i].append(name)
     return TapPlan(
         taps=tuple(taps),
-        chain=chain,
+        chain=_is_chain(whole, cuts),
         blocks=tuple(parameter_names(model, block) for block in blocks),
         weight_layers=tuple(map(tuple, layers)),
         output_shape=recording.output_shape,
@@ -200,6 +222,17 @@ def _plan(model: nn.Module, cuts: Sequence[Candidate], recording: Recording) -> 
         checkpoints=tuple(recording.calls.checkpoints),
         other_gradients=recording.other_gradients,
     )
+
+
+def _is_chain(graph: AutogradGraph, cuts: Sequence[Candidate]) -> bool:
+    """Whether each cut lies behind the next one."""
+    masks = graph.ancestor_masks([cut.node for cut in cuts])
+    chain, seen = True, 0
+    for cut in cuts:
+        own, behind = masks[cut.node]
+        chain &= seen & ~behind == 0
+        seen |= own
+    return chain
 
 
 def _may_attend(node: Node) -> bool:

@@ -6,19 +6,20 @@ as it is. What is noted lies with the pass's own autograd node, and nowhere else
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, ParamSpec
 
 import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
 
-from fdfa.engine.notes import Note, notes_behind
+from fdfa.engine.notes import Note, is_output, notes_behind
 from fdfa.engine.outputs import map_tensors
 from fdfa.errors import FDFAError
 
-__all__ = ["Criterion", "targets_of"]
+__all__ = ["Criterion", "targets_of", "weighed"]
 
 P = ParamSpec("P")
 
@@ -42,12 +43,15 @@ class Criterion(Generic[P]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         """The loss."""
         loss = self.loss_function(*args, **kwargs)
-        _take_note([*args, *kwargs.values()], loss)
+        _take_note(self.loss_function, args, kwargs, loss)
         return loss
 
 
 @_disable_dynamo
-def _take_note(arguments: Sequence[Any], loss: Tensor) -> None:
+def _take_note(
+    loss_function: Callable[..., Tensor], args: Sequence[Any], kwargs: Mapping[str, Any], loss: Any
+) -> None:
+    arguments = [*args, *kwargs.values()]
     if len(arguments) < 2 or not isinstance(loss, Tensor) or not loss.requires_grad:
         return
     output, targets = arguments[:2]
@@ -61,7 +65,7 @@ def _take_note(arguments: Sequence[Any], loss: Tensor) -> None:
     places = notes_behind(outputs)
     if not places or not isinstance(targets, Tensor):
         return
-    note = Note(targets.detach())
+    note = Note(targets.detach(), loss_of=_loss_of(loss_function, args, kwargs, outputs))
     for notes in places:
         notes.append(note)
 
@@ -90,18 +94,64 @@ def targets_of(e: Tensor, notes: Sequence[Note], *, sample_dims: int, method: st
     Raises:
         FDFAError: if the pass was told no targets, or of a shape that does not fit.
     """
-    weighed = [(note, note.weight) for note in notes if note.weight is not None]
-    if not weighed:
+    total = torch.zeros(e.shape, dtype=torch.promote_types(e.dtype, torch.float32), device=e.device)
+    for note, weight in weighed(notes, method=method):
+        total += _weighted(note.targets.to(e.device), weight.to(e.device), total, sample_dims)
+    return total
+
+
+def weighed(notes: Sequence[Note], *, method: str) -> list[tuple[Note, Tensor]]:
+    """The notes of the losses that one backward pass is made of.
+
+    Args:
+        notes: of the pass.
+        method: for the error's text.
+
+    Returns:
+        Each with how much its loss counts: the gradient that arrived there. It is taken out of the
+        note, for it was for this backward pass.
+
+    Raises:
+        FDFAError: if the pass was told nothing.
+    """
+    found = [(note, note.weight) for note in notes if note.weight is not None]
+    if not found:
         raise FDFAError(
             f"method '{method}' learns from the targets, and this pass was told none. Set up"
             " criterion = learner.criterion(loss_function) once, and compute the loss by it: loss ="
             " criterion(learner(x), targets)."
         )
-    total = torch.zeros(e.shape, dtype=torch.promote_types(e.dtype, torch.float32), device=e.device)
-    for note, weight in weighed:
-        total += _weighted(note.targets.to(e.device), weight.to(e.device), total, sample_dims)
-        note.weight = None  # it was for this backward pass
-    return total
+    for note, _ in found:
+        note.weight = None
+    return found
+
+
+def _loss_of(
+    loss_function: Callable[..., Tensor],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    outputs: Sequence[Tensor],
+) -> Callable[[Tensor], Tensor] | None:
+    """The loss with another output among the tensors of the first argument, and no graph held."""
+    ours = [number for number, tensor in enumerate(outputs) if is_output(tensor)]
+    if len(ours) != 1:
+        return None
+    kept_args, kept_kwargs = map_tensors((tuple(args), dict(kwargs)), Tensor.detach)
+    like = outputs[ours[0]].detach()
+    device_type = like.device.type
+    autocast = torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type)
+
+    def loss_of(output: Tensor) -> Tensor:
+        number = itertools.count(-ours[0])  # the first argument's tensors come first
+
+        def placed(tensor: Tensor) -> Tensor:
+            return tensor if next(number) else output.to(like.dtype).reshape(like.shape)
+
+        args, kwargs = map_tensors((kept_args, kept_kwargs), placed)
+        with torch.autocast(device_type, enabled=autocast[0], dtype=autocast[1]):
+            return loss_function(*args, **kwargs)
+
+    return loss_of
 
 
 def _weighted(targets: Tensor, weight: Tensor, like: Tensor, sample_dims: int) -> Tensor:

@@ -23,6 +23,8 @@ from fdfa.methods.forward_gradient import ForwardGradient
 from fdfa.methods.grape import GrAPE
 from fdfa.methods.ifa import IFA
 from fdfa.methods.kolen_pollack import KolenPollack
+from fdfa.methods.l_bp import LocalBackpropagation
+from fdfa.methods.lg_fg_a import LGFGA
 from fdfa.methods.low_dimensional import LowDimensionalFeedback
 from fdfa.methods.multi_tangent import MultiTangent
 from fdfa.methods.opzo import OPZO
@@ -43,6 +45,7 @@ __all__ = [
     "FDFA",
     "FGA",
     "IFA",
+    "LGFGA",
     "OPZO",
     "SPSA",
     "Backpropagation",
@@ -52,6 +55,7 @@ __all__ = [
     "ForwardGradient",
     "GrAPE",
     "KolenPollack",
+    "LocalBackpropagation",
     "LowDimensionalFeedback",
     "Method",
     "MultiTangent",
@@ -364,6 +368,28 @@ _REGISTRY = (
         probes=True,
         extra_state="window N K",
         products="2",
+    ),
+    Method(
+        "l-bp",
+        LocalBackpropagation,
+        "a loss at each block, by a head of its own, and backpropagation inside the block",
+        "Ren, Kornblith, Liao & Hinton 2023, arXiv:2210.03310",
+        weight_transport_free=False,
+        backward_pass_free=False,
+        probes=False,
+        extra_state="K n_l",
+        products="2 to 3",
+    ),
+    Method(
+        "lg-fg-a",
+        LGFGA,
+        "a loss at each block, and forward gradients inside the block",
+        "Ren, Kornblith, Liao & Hinton 2023, arXiv:2210.03310",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=True,
+        extra_state="K n_l",
+        products="2 to 3",
     ),
 )
 

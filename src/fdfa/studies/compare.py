@@ -198,7 +198,7 @@ def _run(
             observer.run_finished(before)
             return before
         own.write_json("config.json", {"train": config, "environment": start.environment})
-    learner = fresh_learner(config, network)
+    learner = fresh_learner(config, network, start.data)
     # However a method fails, the others go on.
     run = perform(config, learner, start.data, observer=observer, folder=own, failures=Exception)
     if own is not None:

@@ -13,6 +13,7 @@ from fdfa.engine.estimator import Estimator
 from fdfa.engine.random_state import random_state_of
 from fdfa.errors import FDFAError
 from fdfa.methods import wrap
+from fdfa.studies.learners import make_learner
 from fdfa.studies.memory import StepMemory, step_memory
 from fdfa.studies.options import seeded
 from fdfa.studies.preparation import Prepared
@@ -40,17 +41,19 @@ class Costs:
     left_out: Mapping[str, str]
 
 
-def fresh_learner(config: TrainConfig, network: nn.Module) -> Estimator:
+def fresh_learner(config: TrainConfig, network: nn.Module, data: Dataset) -> Estimator:
     """A method around a copy of a network.
 
     Args:
         config: of a run.
         network: stays as it is.
+        data: what is to be learned.
 
     Returns:
         The learner, with the run's seed.
     """
-    return wrap(config.method, copy.deepcopy(network), **seeded(config.options, config.seed))
+    options = seeded(config.options, config.seed)
+    return make_learner(config.method, copy.deepcopy(network), data, options)
 
 
 def serving(
@@ -74,7 +77,7 @@ def serving(
     for method in config.candidates:
         single = config.run_of(method, config.first_seed)
         try:
-            rehearse(single, fresh_learner(single, network), data)
+            rehearse(single, fresh_learner(single, network, data), data)
         except FDFAError as error:
             # What stops backpropagation is not the method's fault.
             if method == _REFERENCE or not config.asks_for_all:
@@ -100,7 +103,7 @@ def measured_costs(config: CompareConfig, start: Prepared, left_out: Mapping[str
     contestants = {_REFERENCE: wrap(_REFERENCE, copy.deepcopy(start.network))}
     for method in config.methods:
         single = config.run_of(method, config.first_seed)
-        contestants[method] = fresh_learner(single, start.network)
+        contestants[method] = fresh_learner(single, start.network, start.data)
     with random_state_of(config.first_seed):
         memory = step_memory(contestants, inputs, labels, reference=_REFERENCE)
         times = step_times(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fdfa.engine.at_taps import AtTaps
 from fdfa.engine.estimator import Estimator
 from fdfa.engine.intercept import untouched_state
+from fdfa.engine.local import LocalEstimator
 from fdfa.engine.outputs import output_tensor
 from fdfa.engine.probes import Probe
 from fdfa.engine.tapped import TappedEstimator
@@ -118,7 +119,7 @@ def _explain_cut(learner: TappedEstimator, uncut: _Pass, inputs: tuple[Any, ...]
     plan = learner.plan(*inputs)
     taps = tuple(_tap_facts(learner, tap) for tap in plan.taps)
     probe = learner.probe if taps else None
-    cut = _run_at_taps(learner.model, plan, inputs, Tensor.detach)
+    cut = _run_at_taps(learner.model, plan, inputs, lambda tap, h: h.detach())
     obstacles = _try_probe(learner, probe, inputs)
     blocks = _block_facts(learner, plan)
     memory = _memory(
@@ -130,6 +131,8 @@ def _explain_cut(learner: TappedEstimator, uncut: _Pass, inputs: tuple[Any, ...]
     tangents = _tangents(learner, probe, plan, inputs)
     samples = math.prod(plan.output_shape[: learner.sample_dims])
     through_maps = samples * sum(math.prod(tap.feedback_shape) for tap in taps)
+    # forward, and back to the weights and to the activation (or forth with a tangent)
+    through_heads = 3 * samples * sum(p.numel() for p in _matrices(learner))
     share = 1.0 if learner.keeps_activations else 0.0 if probe is None else 1 / probe.every
     # innovation and an unbiased credit also ask the maps what they foresee: p B^T
     foreseen = (getattr(learner, "feedback_update", None) == "innovation") + learner.probed_credit
@@ -141,7 +144,7 @@ def _explain_cut(learner: TappedEstimator, uncut: _Pass, inputs: tuple[Any, ...]
         blocks=blocks,
         products=Products(
             layers=_layers(cut.calls, tangents),
-            credit=through_maps,
+            credit=through_maps + through_heads,
             teaching=through_maps * (1 + foreseen) if share else 0,
             probing_share=share,
             backpropagation=_backpropagation(uncut),
@@ -150,6 +153,12 @@ def _explain_cut(learner: TappedEstimator, uncut: _Pass, inputs: tuple[Any, ...]
         probe_every=None if probe is None else probe.every,
         obstacles=obstacles,
     )
+
+
+def _matrices(learner: TappedEstimator) -> list[nn.Parameter]:
+    """Of the local heads, where there are any."""
+    heads = learner.heads if isinstance(learner, LocalEstimator) else nn.Module()
+    return [parameter for parameter in heads.parameters() if parameter.dim() > 1]
 
 
 def _tap_facts(learner: TappedEstimator, tap: Tap) -> TapFacts:
@@ -179,10 +188,10 @@ def _run_at_taps(
     model: nn.Module,
     plan: TapPlan,
     inputs: tuple[Any, ...],
-    change: Callable[[Tensor], Tensor],
+    change: Callable[[Tap, Tensor], Tensor],
 ) -> _Pass:
-    """Run the model with ``change(h)`` in the place of every tapped tensor h."""
-    return _run(model, inputs, lambda: AtTaps(model, plan, lambda tap, h: change(h)))
+    """Run the model with ``change(tap, h)`` in the place of every tapped tensor h."""
+    return _run(model, inputs, lambda: AtTaps(model, plan, change))
 
 
 def _try_probe(
@@ -209,7 +218,10 @@ def _tangents(
     learner.model.requires_grad_(False)
     # The copy is for what works in place, which torch allows on no leaf.
     started = _run_at_taps(
-        learner.model, plan, inputs, lambda h: h.detach().requires_grad_().clone()
+        learner.model,
+        plan,
+        inputs,
+        lambda tap, h: h.detach().requires_grad_(not tap.has_head).clone(),
     )
     tangents: dict[str, int] = {}
     for call in started.calls:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from fdfa.errors import ConfigError
-from fdfa.methods import wrap
 from fdfa.studies.explain import explain
 from fdfa.studies.explanation import Explanation
+from fdfa.studies.learners import make_learner
 from fdfa.studies.network import build_network
 from fdfa.studies.options import resolved_options
 from fdfa.studies.task import Task, load_data
@@ -66,5 +66,6 @@ def preview(config: PreviewConfig) -> Explanation:
     """
     options = resolved_options(config.method, config.options)
     data = load_data(config.task)
-    learner = wrap(config.method, build_network(config.task, data, seed=0), **options)
+    network = build_network(config.task, data, seed=0)
+    learner = make_learner(config.method, network, data, options)
     return explain(learner, data.train.first(config.batch_size)[0])

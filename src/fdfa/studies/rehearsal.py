@@ -110,5 +110,5 @@ def _rehearsed(
     if isinstance(config, CompareConfig):
         config, left_out = serving(config, start.network, start.data)
         return config.methods, left_out
-    rehearse(config, fresh_learner(config, start.network), start.data)
+    rehearse(config, fresh_learner(config, start.network, start.data), start.data)
     return (config.method,), {}

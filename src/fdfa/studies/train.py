@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fdfa.errors import ConfigError
-from fdfa.methods import wrap
+from fdfa.studies.learners import make_learner
 from fdfa.studies.options import resolved_options, seeded
 from fdfa.studies.plots import write_learning_curves
 from fdfa.studies.preparation import Prepared, prepared
@@ -171,7 +171,8 @@ def spelled_out(config: TrainConfig) -> TrainConfig:
 
 
 def _learner(config: TrainConfig, start: Prepared) -> Any:
-    return wrap(config.method, start.network, **seeded(config.options, config.seed))
+    options = seeded(config.options, config.seed)
+    return make_learner(config.method, start.network, start.data, options)
 
 
 def _trained(
