@@ -26,6 +26,7 @@ __all__ = [
     "ErrorInput",
     "MethodInfo",
     "marked",
+    "wrap_by_name",
 ]
 
 
@@ -165,6 +166,12 @@ class Case:
             if name == test and (not cases or self.id in cases):
                 return reason
         return None
+
+
+def wrap_by_name(name: str, model: nn.Module, **options: Any) -> Estimator:
+    """``fdfa.wrap``, with local heads for a method that needs them."""
+    info = next(info for info in METHODS if info.name == name)
+    return fdfa.wrap(name, with_heads(model) if info.heads else model, **options)
 
 
 def with_heads(model: nn.Module, **options: Any) -> nn.Module:

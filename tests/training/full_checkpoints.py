@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-import fdfa
 from fdfa.training import Callback, Checkpoint, StepResult, Trainer, TrainingSettings, capture
-from tests.methods import NAMES, adam_on_maps
+from tests.methods import NAMES, adam_on_maps, wrap_by_name
 from tests.training.networks import busy, pictures
 
 __all__ = ["FULL", "KINDS", "Counter", "Keep", "fresh", "full_checkpoint", "learner"]
@@ -54,7 +53,7 @@ def learner(kind: str, seed: int) -> nn.Module:
         return busy(seed)
     # The map's own optimiser: as much state as a method can have.
     options = {"feedback_update": adam_on_maps} if kind == "fdfa" else {}
-    return fdfa.wrap(kind, busy(seed), seed=seed, **options)
+    return wrap_by_name(kind, busy(seed), seed=seed, **options)
 
 
 @functools.cache

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import fdfa
 from fdfa.data import Examples
 from fdfa.training import evaluate
-from tests.methods import NAMES
+from tests.methods import NAMES, wrap_by_name
 from tests.training.networks import busy, pictures
 
 
@@ -40,7 +39,7 @@ def test_another_loss() -> None:
 @pytest.mark.parametrize("method", [None, *NAMES])
 def test_modes_statistics_gradients_and_generators_stay(method: str | None) -> None:
     model = busy()
-    learner = model if method is None else fdfa.wrap(method, model)
+    learner = model if method is None else wrap_by_name(method, model)
     model[1].eval()  # frozen batch norm inside a model that trains
     before, generator = copy.deepcopy(learner.state_dict()), torch.get_rng_state()
     modes = [module.training for module in learner.modules()]

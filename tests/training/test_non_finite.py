@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import fdfa
 from fdfa.data import Examples
 from fdfa.errors import FDFAError, NonFiniteLossError
 from fdfa.training import Trainer, TrainingSettings
-from tests.methods import NAMES
+from tests.methods import NAMES, wrap_by_name
 from tests.training.cuts import assert_same_bits
 from tests.training.networks import Apply, dense, points
 from tests.training.raw import copies
@@ -94,7 +93,7 @@ def fails(
     model: nn.Module, data: Examples | None = None, *, method: str | None = None, **options: Any
 ) -> str:
     """The text of the failure; the model is as it was, and so is everything else."""
-    learner = model if method is None else fdfa.wrap(method, model, seed=1)
+    learner = model if method is None else wrap_by_name(method, model, seed=1)
     settings = TrainingSettings(epochs=2, batch_size=8, **options.pop("fields", {}))
     trainer = Trainer(learner, settings, **options)
     before = copies(model)
@@ -137,7 +136,7 @@ def test_the_example_is_named(method: str | None, value: float) -> None:
     order = torch.randperm(24, generator=torch.Generator().manual_seed(5)).tolist()
     step, place = divmod(order.index(13), 8)
     model = rectified()
-    learner = model if method is None else fdfa.wrap(method, model, seed=1)
+    learner = model if method is None else wrap_by_name(method, model, seed=1)
     trainer = Trainer(learner, SETTINGS, seed=5)
     with pytest.raises(NonFiniteLossError) as caught:
         trainer.fit(Examples(inputs, points().labels))

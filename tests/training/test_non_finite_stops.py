@@ -45,7 +45,7 @@ def test_it_stops_before_its_step(case: Case, bad: float) -> None:
 
     def loss_function(outputs: Tensor, labels: Tensor) -> Tensor:
         nonlocal calls
-        calls += 1
+        calls += torch._C._current_graph_task_id() == -1  # local heads call it in backward()
         return F.cross_entropy(outputs, labels) * (bad if calls == 5 else 1)
 
     class Keep(Callback):

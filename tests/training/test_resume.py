@@ -31,7 +31,7 @@ from fdfa.training import (
     capture,
     restore,
 )
-from tests.methods import CASES, NAMES, PARAMETERS, Case
+from tests.methods import CASES, NAMES, PARAMETERS, Case, wrap_by_name
 from tests.training.cuts import (
     Make,
     assert_resumes,
@@ -178,7 +178,7 @@ def test_where_the_model_draws_from(method: str, draws: str, tmp_path: pathlib.P
     def make(number: int, callbacks: Sequence[Callback]) -> Trainer:
         model = dense(number)
         model[1] = nn.Sequential(model[1], Wobbling(DRAWS[draws]))
-        learner = fdfa.wrap(method, model, seed=number)
+        learner = wrap_by_name(method, model, seed=number)
         return Trainer(learner, SETTINGS, seed=number, callbacks=callbacks)
 
     assert_resumes(make, points(), points(12), tmp_path, at=MIDDLE)

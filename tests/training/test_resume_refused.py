@@ -24,7 +24,7 @@ from fdfa.training import (
     capture,
     restore,
 )
-from tests.methods import PARAMETERS
+from tests.methods import PARAMETERS, wrap_by_name
 from tests.training.full_checkpoints import KINDS, Counter, Keep, fresh, full_checkpoint
 from tests.training.networks import dense, points
 
@@ -151,7 +151,7 @@ def test_scaled_gradients_are_not_mixed_with_others(saved: str, here: str) -> No
 @pytest.mark.parametrize("method", ["plain", "dfa"])
 def test_another_model_is_refused(method: str, model: Callable[[], nn.Module]) -> None:
     def wrapped(plain: nn.Module) -> nn.Module:
-        return plain if method == "plain" else fdfa.wrap(method, plain, seed=1)
+        return plain if method == "plain" else wrap_by_name(method, plain, seed=1)
 
     keep = Keep(4)
     Trainer(wrapped(dense()), SETTINGS, callbacks=[keep]).fit(points())

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import fdfa
 from fdfa.errors import ConfigError
 from fdfa.training import StepResult, Trainer, TrainingInterrupted, TrainingSettings
+from tests.methods import wrap_by_name
 from tests.training.cuts import assert_same_bits, everything
 from tests.training.listening import Listener, Recorder, examples, network
 from tests.training.networks import dense, pictures
@@ -73,7 +74,7 @@ def test_too_few_examples_for_the_parts_are_refused() -> None:
 @pytest.mark.parametrize("method", ["backpropagation", "fdfa"])
 def test_a_frozen_batch_norm_stays_frozen(method: str) -> None:
     model = network()
-    learner = fdfa.wrap(method, model)
+    learner = wrap_by_name(method, model)
     model[1].eval()
     Trainer(learner, TrainingSettings(epochs=2, batch_size=8)).fit(examples(), examples())
     assert learner.training

@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-import fdfa
 from fdfa.data import Examples
 from fdfa.training import Trainer, TrainingSettings
-from tests.methods import NAMES, PARAMETERS, Case
+from tests.methods import NAMES, PARAMETERS, Case, wrap_by_name
 from tests.training.cuts import assert_same_bits, optimizer_tensors
 from tests.training.listening import Listener, Recorder, examples, network
 from tests.training.networks import dense, points
@@ -102,7 +101,7 @@ def assert_equals_by_hand(
 @pytest.mark.parametrize("method", NAMES)
 def test_each_optimizer(method: str, name: str) -> None:
     fields, make = OPTIMIZERS[name]
-    learner, twin = (fdfa.wrap(method, network(), seed=5) for _ in range(2))
+    learner, twin = (wrap_by_name(method, network(), seed=5) for _ in range(2))
     settings = TrainingSettings(epochs=3, batch_size=8, learning_rate=0.01, **fields)
     assert_equals_by_hand(learner, twin, settings, make(twin.parameters()))
 
@@ -111,7 +110,7 @@ def test_each_optimizer(method: str, name: str) -> None:
 @pytest.mark.parametrize("method", NAMES)
 def test_each_schedule(method: str, name: str) -> None:
     fields, factors = RATES[name]
-    learner, twin = (fdfa.wrap(method, network(), seed=5) for _ in range(2))
+    learner, twin = (wrap_by_name(method, network(), seed=5) for _ in range(2))
     settings = TrainingSettings(epochs=3, batch_size=8, learning_rate=0.02, **fields)
     optimizer = torch.optim.Adam(twin.parameters())
     assert_equals_by_hand(learner, twin, settings, optimizer, rates=factors)
@@ -145,7 +144,7 @@ def test_clipping_parts_and_precision(
 @pytest.mark.parametrize("parts", [2, 3, 5])
 def test_a_batch_in_parts_is_the_whole_batch_to_rounding(name: str, parts: int) -> None:
     """Parts of unequal sizes too: 8 is no multiple of 3."""
-    whole, divided = (fdfa.wrap(name, dense(), seed=5) for _ in range(2))
+    whole, divided = (wrap_by_name(name, dense(), seed=5) for _ in range(2))
     for learner, accumulate in ((whole, 1), (divided, parts)):
         settings = TrainingSettings(
             epochs=3, batch_size=8, accumulate=accumulate, learning_rate=0.02, clip_norm=0.5
@@ -205,7 +204,7 @@ def test_frozen_layers_stay_what_they_are(case: Case) -> None:
         each[2].requires_grad_(requires_grad=False)
     learner, raw = case.wrap(model), case.wrap(twin)
     settings = TrainingSettings(epochs=2, batch_size=8, weight_decay=0.1, clip_norm=0.1)
-    optimizer = torch.optim.Adam(twin.parameters(), weight_decay=0.1)
+    optimizer = torch.optim.Adam(raw.parameters(), weight_decay=0.1)
     assert_equals_by_hand(learner, raw, settings, optimizer, data=points(), clip=0.1)
     assert torch.equal(model[2].weight, dense()[2].weight)
     assert not torch.equal(model[0].weight, dense()[0].weight)
