@@ -17,6 +17,7 @@ RULES: dict[str, Mapping[str, Any]] = {
     "brsf": {},
     "frsf": {},
     "kolen-pollack": {"decay": 0.1},
+    "ldfa": {"rank": 2, "decay": 0.1},
     "weight-mirror": {"mirror_rate": 0.3},
 }
 CLOSE = {"rtol": 1e-10, "atol": 1e-13}

@@ -28,8 +28,9 @@ def layer_of(model: nn.Module, name: str) -> Layer | None:
     Returns:
         The layer, the first of those that share it; None where the weight belongs to others.
     """
-    module = model.get_submodule(name.rpartition(".")[0])
-    if isinstance(module, Layer) and name.endswith("weight"):
+    owner, _, tensor = name.rpartition(".")
+    module = model.get_submodule(owner)
+    if isinstance(module, Layer) and tensor == "weight":
         return module
     return next((layer for layer, held in _holders(model, [name]) if held == name), None)
 
@@ -124,7 +125,12 @@ class LayerErrors:
 
 def _holders(model: nn.Module, names: Iterable[str]) -> Iterator[tuple[Layer, str]]:
     """Every layer with the name of its weight, for these weights; several layers may share one."""
-    owners = {model.get_submodule(name.rpartition(".")[0]): name for name in names}
+    owners = {
+        model.get_submodule(owner): name
+        for name in names
+        for owner, _, tensor in [name.rpartition(".")]
+        if tensor == "weight"
+    }
     tensors = {id(owner._parameters.get("weight")): name for owner, name in owners.items()}
     tensors.pop(id(None), None)  # those that are parametrised
     for module in model.modules():

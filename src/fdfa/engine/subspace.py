@@ -61,7 +61,8 @@ def correlate(P: Tensor, errors: Tensor) -> Tensor:
         length; zeros where that is not finite.
     """
     errors = errors.to(P.dtype)
-    energy = errors.square().sum((-2, -1), keepdim=True).expand(*P.shape[:-1], 1)
+    energy = torch.linalg.vector_norm(errors, dim=(-2, -1), keepdim=True).square()
+    energy = energy.expand(*P.shape[:-1], 1)
     sums = torch.cat([(errors @ P.mT).mT @ errors, energy], -1)
     return torch.where(energy.isfinite(), sums, 0)
 
