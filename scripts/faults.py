@@ -151,8 +151,8 @@ FAULTS = (
     Fault(
         "p replaces the tangent instead of being added",
         "engine/cut.py",
-        "p = tangent + p",
-        "p = p.clone()",
+        "else tangent + p",
+        "else p.clone()",
         (f"{FIRST_STEP}::test_rate_one_leaves_the_mean_of_d_p",),
     ),
     Fault(
@@ -277,8 +277,8 @@ FAULTS = (
     Fault(
         "every node is a valid cut",
         "engine/graph.py",
-        "if i is None or i == 0 or self._crossings[i]:",
-        "if i is None or i == 0:",
+        "if i is None or node is self.output or self._crossings[i]:",
+        "if i is None or node is self.output:",
         (f"{TAPS}::test_taps_are_those_of_the_rule",),
     ),
     Fault(
