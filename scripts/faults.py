@@ -407,4 +407,20 @@ FAULTS = (
         "most=window",
         ("tests/oracles/test_pseudo_zeroth_order.py::test_trains_as_the_sum_by_hand",),
     ),
+    Fault(
+        "one tap's own Gram matrix instead of all taps'",
+        "methods/multi_tangent_a.py",
+        "return torch.stack([gram.to(grams[0].device) for gram in grams]).sum(0)",
+        "return grams[0]",
+        ("tests/oracles/test_multi_tangent_a.py::test_every_combination_is_its_equation",),
+    ),
+    Fault(
+        "passes of several tangents with masks of their own",
+        "methods/multi_tangent_a.py",
+        "with torch.no_grad(), untouched_state(self.model):",
+        "with torch.no_grad():",
+        (
+            "tests/oracles/test_multi_tangent_a.py::test_as_many_tangents_as_units_give_the_gradient",
+        ),
+    ),
 )

@@ -470,6 +470,36 @@ METHODS = (
         ),
     ),
     MethodInfo(
+        name="multi-tangent-a",
+        cases=(
+            ("projection", {"count": 3}),
+            ("unbiased", {"count": 2, "unbiased": True, "depth": 2}),
+            ("mean", {"count": 3, "combine": "mean", "tangents": "rademacher"}),
+            ("sum", {"count": 2, "combine": "sum", "tangents": "orthonormal"}),
+            ("angle", {"count": 3, "tangents": "angle", "angle": 30.0}),
+            ("finite-difference", {"count": 2, "probe": "finite-difference"}),
+        ),
+        exact=False,
+        stochastic=True,
+        probes=True,
+        learns=False,
+        taught_once={},
+        steps_to_learn=300,
+        error_inputs=(
+            *_TAPPED,
+            ErrorInput({"count": 0}, ConfigError, "count=0"),
+            ErrorInput({"combine": "men"}, ConfigError, "Did you mean 'mean'"),
+            ErrorInput({"tangents": "gauss"}, ConfigError, "unknown tangents 'gauss'"),
+            ErrorInput({"angle": 91.0}, ConfigError, r"angle=91\.0"),
+            ErrorInput({"probe": "forward"}, ConfigError, "Did you mean 'forward-ad'"),
+            ErrorInput(
+                {"unbiased": True, "length_correction": True}, ConfigError, "one factor at a time"
+            ),
+        ),
+        varying=("projection", "unbiased", "mean", "sum", "angle", "finite-difference"),
+        excused=_HOOKS_IN_EACH_PASS(),
+    ),
+    MethodInfo(
         name="dkp",
         cases=(
             ("adam", {"feedback_rate": 0.05}),
@@ -761,6 +791,9 @@ METHODS = (
             ErrorInput({"tangents": "gauss"}, ConfigError, "unknown tangents 'gauss'"),
             ErrorInput({"angle": 0.0}, ConfigError, r"angle=0\.0"),
             ErrorInput({"unbiased": True, "combine": "sum"}, ConfigError, "unbiased=True"),
+            ErrorInput(
+                {"length_correction": True, "combine": "mean"}, ConfigError, "length_correction"
+            ),
         ),
         excused=(*_IN_WEIGHT_SPACE, *_HOOKS_IN_EACH_PASS()),
     ),

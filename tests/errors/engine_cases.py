@@ -313,7 +313,18 @@ def _map_of_another_rank(here: Here) -> None:
     fdfa.DFA(mlp(), rank=2).load_state_dict({**state, **maps})
 
 
+def _dependent_at_a_sample(here: Here) -> None:
+    learner = fdfa.wrap("multi-tangent-a", mlp(), count=6, tangents="angle", angle=1e-5, seed=1)
+    learner(noise(6, 4))
+
+
+def _two_factors(here: Here) -> None:
+    fdfa.wrap("multi-tangent-a", mlp(), unbiased=True, length_correction=True)
+
+
 ENGINE_CASES = [
+    Case("dependent tangents of a sample", ProbeError, _dependent_at_a_sample),
+    Case("two factors on a projection", ConfigError, _two_factors),
     *FEEDBACK_CASES,
     Case("perturbations that a backward pass freed", FDFAError, _freed_perturbations),
     Case("a projection too much", CheckpointError, functools.partial(_projections, True)),

@@ -107,6 +107,11 @@ def test_laws_of_the_projection(k: int) -> None:
     torch.testing.assert_close(unbiased, N / k * found, rtol=1e-10, atol=1e-13)
     assert mean_deviation((unbiased - g).square().sum(1), (N / k - 1) * length) < LIMIT
     assert mean_deviation(found, g) > LIMIT  # the bias is there, and seen
+    corrected, _ = draws("multi-tangent", 1, count=k, length_correction=True)
+    factor = corrected.norm() / found[0].norm()
+    torch.testing.assert_close(corrected[0], factor * found[0], rtol=1e-10, atol=1e-13)
+    assert mean_deviation(factor * found.norm(dim=1), length.sqrt()) < LIMIT
+    assert mean_deviation(1.1 * factor * found.norm(dim=1), length.sqrt()) > LIMIT
 
 
 @pytest.mark.parametrize("kind", ["normal", "rademacher"])

@@ -97,6 +97,16 @@ def test_a_finite_difference_costs_two_passes() -> None:
     }
 
 
+def test_several_tangents_cost_a_pass_each() -> None:
+    """Each with a derivative; one of the passes is the one that learns."""
+    found = explain(fdfa.wrap("multi-tangent-a", dense(), count=3), X)
+    assert {name: tangent for name, (_, _, _, tangent) in counts(found).items()} == {
+        "0": 2 * FORWARD["0"],
+        "2": 5 * FORWARD["2"],
+        "4": 5 * FORWARD["4"],
+    }
+
+
 @pytest.mark.parametrize(("form", "passes"), [("centred", 0), ("two-point", 1), ("antithetic", 2)])
 def test_noise_at_the_taps_costs_as_many_passes_as_its_form(form: str, passes: int) -> None:
     found = explain(fdfa.wrap("opzo", dense(), form=form), X)

@@ -115,6 +115,11 @@ class TapRule(Estimator):
             return 0
         return 2 + self.probe.active_only
 
+    @property
+    def probes_at_once(self) -> int:
+        """Perturbations of every tap in a step that probes, each with a derivative of its own."""
+        return 1
+
     def probing_pass(
         self,
         probe: Probe,
@@ -151,13 +156,14 @@ class TapRule(Estimator):
         run = cut.next(probing=False).run(args, kwargs)
         return dataclasses.replace(run, derivative=derivative, noises=noises)
 
-    def perturbations(self, probe: Probe, plan: TapPlan, step: int) -> list[Tensor]:
+    def perturbations(self, probe: Probe, plan: TapPlan, step: int, *more: int) -> list[Tensor]:
         """Those of one step, in this process.
 
         Args:
             probe: draws them.
             plan: with the taps.
             step: its number.
+            *more: what tells several of one step apart.
 
         Returns:
             p_l, one a tap, of its shape.
@@ -169,6 +175,7 @@ class TapRule(Estimator):
             self.seed,
             step,
             process_rank(),
+            *more,
         )
 
     def _wide(self, tap: Tap) -> torch.dtype:

@@ -27,6 +27,7 @@ from fdfa.methods.l_bp import LocalBackpropagation
 from fdfa.methods.lg_fg_a import LGFGA
 from fdfa.methods.low_dimensional import LowDimensionalFeedback
 from fdfa.methods.multi_tangent import MultiTangent
+from fdfa.methods.multi_tangent_a import MultiTangentA
 from fdfa.methods.opzo import OPZO
 from fdfa.methods.pseudo_zeroth_order import PseudoZerothOrder
 from fdfa.methods.sign_symmetric import (
@@ -59,6 +60,7 @@ __all__ = [
     "LowDimensionalFeedback",
     "Method",
     "MultiTangent",
+    "MultiTangentA",
     "PseudoZerothOrder",
     "UniformSignSymmetric",
     "WeightMirror",
@@ -195,6 +197,17 @@ _REGISTRY = (
         probes=True,
         extra_state="none",
         products="3",
+    ),
+    Method(
+        "multi-tangent-a",
+        MultiTangentA,
+        "k directional derivatives for each sample, averaged or projected on their span",
+        "after Fluegel et al. 2024, arXiv:2410.17764",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=True,
+        extra_state="none",
+        products="1 + 2 k",
     ),
     Method(
         "dkp",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -11,14 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from fdfa.engine.directions import Directions, DrawnDirection, KeptDirection
+from fdfa.engine.tangent_sets import REDRAWS, TangentSet, independent
 from fdfa.engine.weight_probe import WeightProbeEstimator
-from fdfa.errors import ConfigError, ProbeError, unknown_name
 
 __all__ = ["MultiTangent"]
 
-_COMBINATIONS = ("projection", "mean", "sum")
-_TANGENTS = ("normal", "rademacher", "orthonormal", "angle")
-_REDRAWS = 100
 _AT_ONCE = 2**14
 
 
@@ -30,7 +26,7 @@ class MultiTangent(WeightProbeEstimator):
 
     - ``"projection"``: ``V^T (V V^T)^{-1} c``, the gradient's orthogonal projection on their span:
       it never points uphill, is the gradient itself for k = n, and on average k/n of it, which
-      ``unbiased=True`` divides out;
+      ``unbiased=True`` divides out, and its mean length ``length_correction=True``;
     - ``"mean"``: ``V^T c / k``; unbiased;
     - ``"sum"``: ``V^T c``.
 
@@ -47,6 +43,8 @@ class MultiTangent(WeightProbeEstimator):
             uniform set at right angles, of length sqrt(n), so that the mean stays unbiased; or
             ``"angle"``: the first uniform, every other one at ``angle`` to it, of the same length.
         angle: degrees, in (0, 90].
+        length_correction: divide the projection by its mean length, chi_k / chi_n of the
+            gradient's; not together with ``unbiased``.
         probe: ``"forward-ad"`` or, for what has no forward derivative, ``"finite-difference"``.
         difference_step: length of a finite difference; None takes 1e-3, or 1e-5 in float64.
         seed: of the tangents; by default torch's seed.
@@ -76,77 +74,43 @@ class MultiTangent(WeightProbeEstimator):
         unbiased: bool = False,
         tangents: Literal["normal", "rademacher", "orthonormal", "angle"] = "normal",
         angle: float = 90.0,
+        length_correction: bool = False,
         probe: Literal["forward-ad", "finite-difference"] = "forward-ad",
         difference_step: float | None = None,
         seed: int | None = None,
     ) -> None:
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ConfigError(
-                f"count={count!r}: how many tangents a step? Pass a number from 1 up."
-            )
-        if combine not in _COMBINATIONS:
-            raise ConfigError(unknown_name("combine", str(combine), _COMBINATIONS))
-        if tangents not in _TANGENTS:
-            raise ConfigError(unknown_name("tangents", str(tangents), _TANGENTS))
-        if unbiased and combine != "projection":
-            raise ConfigError(
-                f"unbiased=True goes with combine='projection' only, not with {combine!r}: the mean"
-                " is unbiased as it is. Leave unbiased= away."
-            )
-        if not isinstance(angle, (int, float)) or not 0 < angle <= 90:
-            raise ConfigError(
-                f"angle={angle!r}: the degrees between tangents lie in (0, 90]. Pass 90 for right"
-                " angles to the first."
-            )
+        tangent_set = TangentSet(count, combine, unbiased, tangents, angle, length_correction)
         super().__init__(
             model, output=output, derivative=probe, difference_step=difference_step, seed=seed
         )
-        self.count = count
-        self.combine = combine
-        self.unbiased = unbiased
-        self.tangents = tangents
-        self.angle = angle
+        self.set = tangent_set
 
     def directions(self, parameters: Mapping[str, Tensor], seeds: Sequence[int]) -> Directions:
         """As many as asked for, and how ``combine`` weighs their slopes."""
         leaves = list(parameters.values())
         n = sum(leaf.numel() for leaf in leaves)
-        k = min(self.count, n)
-        sets, factor = self._draw(leaves, k, n, seeds)
-        each = [KeptDirection(parts) for parts in sets]
-        if self.combine == "projection":
-            scale = n / k if self.unbiased else 1.0
-            return Directions(each, functools.partial(_projected, factor, scale))
-        scale = 1.0 / k if self.combine == "mean" else 1.0
-        return Directions(each, functools.partial(torch.mul, scale))
+        k = min(self.set.count, n)
+        sets, factor = self._draw(leaves, k, seeds)
+        weigh = functools.partial(torch.mul, self.set.scale(k, n))
+        if self.set.combine == "projection":
+            weigh = functools.partial(_projected, factor, self.set.scale(k, n))
+        return Directions([KeptDirection(parts) for parts in sets], weigh)
 
     def _draw(
-        self, leaves: Sequence[Tensor], k: int, n: int, seeds: Sequence[int]
+        self, leaves: Sequence[Tensor], k: int, seeds: Sequence[int]
     ) -> tuple[list[list[Tensor]], Tensor]:
         """The tangents, part by part, and their Gram matrix's Cholesky factor, empty if unused."""
-        needs_factor = self.combine == "projection" or self.tangents == "rademacher"
-        for attempt in range(_REDRAWS):
-            noise = "rademacher" if self.tangents == "rademacher" else "normal"
-            drawn = [DrawnDirection(noise, leaves, (*seeds, j, attempt)) for j in range(k)]
+        for attempt in range(REDRAWS if self.set.tangents == "rademacher" else 1):
+            drawn = [DrawnDirection(self.set.noise, leaves, (*seeds, j, attempt)) for j in range(k)]
             sets = [[one.leaf(i) for i in range(len(leaves))] for one in drawn]
-            if self.tangents == "orthonormal":
-                sets = _shaped(_orthonormal(_matrix(sets)) * math.sqrt(n), leaves)
-            elif self.tangents == "angle":
-                sets = _shaped(_at_angle(_matrix(sets), self.angle) * math.sqrt(n), leaves)
-            if not needs_factor:
+            if not self.set.lies_as_drawn:
+                sets = _parts(self.set.shaped(_matrix(sets)), leaves)
+            if not self.set.needs_gram:
                 return sets, torch.empty(0)
-            factor, failed = torch.linalg.cholesky_ex(_gram(sets))
-            diagonal = factor.diagonal()
-            # a pivot is what of a tangent is new, beside its length: rounding leaves 1e-8 of it
-            if not failed.item() and (diagonal > 1e-6 * diagonal.max()).all().item():
+            factor, fine = independent(_gram(sets))
+            if fine.item():
                 return sets, factor
-            if self.tangents != "rademacher":
-                break
-        raise ProbeError(
-            f"the {k} tangents ({self.tangents}) are linearly dependent: their Gram matrix has no"
-            " Cholesky factor. Pass fewer (count=), another kind (tangents='orthonormal'), or"
-            " combine='mean', which needs none."
-        )
+        raise self.set.dependent(k)
 
 
 def _projected(factor: Tensor, scale: float, slopes: Tensor) -> Tensor:
@@ -176,7 +140,7 @@ def _matrix(sets: Sequence[Sequence[Tensor]]) -> Tensor:
     return torch.stack(rows)
 
 
-def _shaped(V: Tensor, leaves: Sequence[Tensor]) -> list[list[Tensor]]:
+def _parts(V: Tensor, leaves: Sequence[Tensor]) -> list[list[Tensor]]:
     sizes = [leaf.numel() for leaf in leaves]
     return [
         [
@@ -185,18 +149,3 @@ def _shaped(V: Tensor, leaves: Sequence[Tensor]) -> list[list[Tensor]]:
         ]
         for row in V
     ]
-
-
-def _orthonormal(V: Tensor) -> Tensor:
-    """A uniform orthonormal set: QR with the signs of R's diagonal taken out (Mezzadri 2007)."""
-    Q, R = torch.linalg.qr(V.T)
-    uniform: Tensor = (Q * R.diagonal().sign()).T
-    return uniform
-
-
-def _at_angle(V: Tensor, degrees: float) -> Tensor:
-    first = V[0] / V[0].norm()
-    rest = V[1:] - (V[1:] @ first)[:, None] * first
-    rest = rest / rest.norm(dim=1, keepdim=True)
-    alpha = math.radians(degrees)
-    return torch.cat([first[None], math.cos(alpha) * first + math.sin(alpha) * rest])

@@ -126,7 +126,7 @@ def _explain_cut(learner: TappedEstimator, uncut: _Pass, inputs: tuple[Any, ...]
         learner,
         activations=cut.kept,
         feedback=sum(tap.feedback_bytes for tap in taps),
-        probe=_probe_bytes(probe, plan),
+        probe=_probe_bytes(probe, plan) * learner.probes_at_once,
     )
     tangents = _tangents(learner, probe, plan, inputs)
     samples = math.prod(plan.output_shape[: learner.sample_dims])
@@ -225,10 +225,9 @@ def _tangents(
     )
     tangents: dict[str, int] = {}
     for call in started.calls:
-        if probe.derivative == "finite-difference":
-            passes = learner.further_passes
-        else:
-            passes = 1 if call.input_needs_gradient else 0
+        passes = learner.further_passes
+        if probe.derivative == "forward-ad" and call.input_needs_gradient:
+            passes += learner.probes_at_once
         tangents[call.name] = tangents.get(call.name, 0) + passes * call.forward
     return tangents
 
