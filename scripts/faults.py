@@ -31,6 +31,7 @@ DFA = "tests/oracles/test_dfa.py"
 PROBES = "tests/engine/test_probes.py"
 RULES = "tests/engine/test_tangents.py"
 IN_MODELS = "tests/engine/test_tangents_in_models.py"
+LOCAL = "tests/oracles/test_local_losses.py"
 TARGETS = "tests/oracles/test_drtp.py"
 RELAYED = "tests/oracles/test_ifa.py"
 AUGMENTED = "tests/oracles/test_adfa.py"
@@ -422,5 +423,31 @@ FAULTS = (
         (
             "tests/oracles/test_multi_tangent_a.py::test_as_many_tangents_as_units_give_the_gradient",
         ),
+    ),
+    ),
+    Fault(
+        "a tangent that passes a head",
+        "engine/cut.py",
+        "            return primal.detach()\n        if tangent is None",
+        "            return self._carrier.join(primal.detach(), p, plain=plain)\n"
+        "        if tangent is None",
+        (f"{LOCAL}::test_lg_fg_a_is_the_naive_loop_over_blocks",),
+    ),
+    Fault(
+        "local losses that count in full",
+        "engine/local.py",
+        "torch.autograd.grad(loss, y, weight)[0]",
+        "torch.autograd.grad(loss.sum(), y)[0]",
+        (
+            "tests/engine/test_local_heads.py"
+            "::test_heads_get_the_users_loss_however_it_is_called[in two parts]",
+        ),
+    ),
+    Fault(
+        "one slope for all groups of a patch",
+        "models/local_mixer.py",
+        "(slopes if dims == 4 else",
+        "(slopes.sum(2, keepdim=True).expand_as(slopes) if dims == 4 else",
+        ("tests/oracles/test_local_mixer.py::test_lg_fg_a_is_the_naive_loop_over_copies",),
     ),
 )

@@ -21,10 +21,14 @@ SMALL: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "gru": {"width": 5, "depth": 3},
         "lstm": {"width": 5, "depth": 3},
         "mlp-mixer": {"dim": 6, "depth": 3, "token_width": 3, "channel_width": 8},
+        "local-mixer": {"dim": 6, "depth": 3, "groups": 2},
     }
 )
 
 
 def build_small(name: str, image: tuple[int, int, int], classes: int, **options: Any) -> nn.Module:
     """The network with few units, where it has options for that."""
-    return models.build(name, image=image, classes=classes, **{**SMALL.get(name, {}), **options})
+    model = models.build(name, image=image, classes=classes, **{**SMALL.get(name, {}), **options})
+    if name == "local-mixer":  # starts at zero, where nothing before it would learn at first
+        nn.init.normal_(model.get_parameter("output.weight"))
+    return model

@@ -15,10 +15,10 @@ from tests.models.small import build_small
 DIGITS, MNIST, CIFAR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
 NAMES = (
     *("fully-connected", "convolutional", "alexnet", "lenet", "resnet20", "resnet56", "resnet18"),
-    *("vgg", "vit", "gru", "lstm", "mlp-mixer"),
+    *("vgg", "vit", "gru", "lstm", "mlp-mixer", "local-mixer"),
 )
 SMALLEST = {"convolutional": 10, "alexnet": 63, "lenet": 12, "resnet20": 4, "resnet56": 4}
-SMALLEST |= {"resnet18": 8, "vit": 4, "mlp-mixer": 4}
+SMALLEST |= {"resnet18": 8, "vit": 4, "mlp-mixer": 4, "local-mixer": 4}
 ON_DATA = [
     (name, image)
     for name in NAMES
@@ -62,6 +62,7 @@ def test_options_are_listed_with_their_defaults() -> None:
             **{"patch": 4, "dim": 128, "depth": 4},
             **{"token_width": 64, "channel_width": 512},
         },
+        "local-mixer": {"patch": 4, "dim": 512, "depth": 4, "groups": 16},
     }
 
 
@@ -140,6 +141,10 @@ MISSPELT = r"model 'fully-connected': unknown option 'widht'. Did you mean 'widt
         _refused("channel_width=0", "mlp-mixer", channel_width=0),
         _refused("dim=-1", "mlp-mixer", dim=-1),
         _refused("depth=0", "mlp-mixer", depth=0),
+        _refused("patch=5 does not divide", "local-mixer", patch=5),
+        _refused("groups=5 does not divide dim=512", "local-mixer", groups=5),
+        _refused("dim=0", "local-mixer", dim=0),
+        _refused("depth=0", "local-mixer", depth=0),
         _refused("width=0", "gru", width=0),
         _refused("depth=0", "gru", depth=0),
         _refused("width=1.5", "lstm", width=1.5),

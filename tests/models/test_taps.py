@@ -50,6 +50,7 @@ CASES = [
     _case("gru", ["layers.0", "layers.1", "output:input"]),
     _case("lstm", ["layers.0", "layers.1", "output:input"]),
     _case("mlp-mixer", ["embedding", "blocks.0", "blocks.1", "output:input"]),
+    _case("local-mixer", ["blocks.0.relu1", "blocks.0.relu2", "blocks.1.relu3", "output:input"]),
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 

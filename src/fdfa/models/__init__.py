@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fdfa.models.convolution import alexnet, convolutional, lenet, vgg
 from fdfa.models.dense import fully_connected
+from fdfa.models.local_mixer import local_mixer
 from fdfa.models.mixer import mlp_mixer
 from fdfa.models.recurrent import gru, lstm
 from fdfa.models.registry import Network, build, names, networks
@@ -18,6 +19,7 @@ __all__ = [
     "fully_connected",
     "gru",
     "lenet",
+    "local_mixer",
     "lstm",
     "mlp_mixer",
     "names",

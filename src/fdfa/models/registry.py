@@ -13,6 +13,7 @@ from torch import nn
 from fdfa.errors import ConfigError, unknown_name
 from fdfa.models.convolution import alexnet, convolutional, lenet, vgg
 from fdfa.models.dense import fully_connected
+from fdfa.models.local_mixer import local_mixer
 from fdfa.models.mixer import mlp_mixer
 from fdfa.models.recurrent import gru, lstm
 from fdfa.models.residual import resnet18, resnet20, resnet56
@@ -133,6 +134,13 @@ _REGISTRY = (
         mlp_mixer,
         "linear layers across patches and within them in turn",
         "Tolstikhin et al. 2021, arXiv:2105.01601",
+        smallest=4,
+    ),
+    Network(
+        "local-mixer",
+        local_mixer,
+        "linear layers across patches, channels and groups, with heads for local losses",
+        "Ren et al. 2023, arXiv:2210.03310",
         smallest=4,
     ),
 )

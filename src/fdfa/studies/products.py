@@ -189,7 +189,10 @@ def _inner_matrices(module: nn.Module) -> list[Tensor]:
 
 
 def _positions(module: nn.Module, x: Tensor, output: Any) -> int:
-    """How often each weight is used."""
+    """How often each weight is used; a module may know that itself."""
+    known: Any = getattr(module, "positions", None)
+    if callable(known):
+        return int(known(x))
     if isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
         return x.numel() // module.in_channels
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
