@@ -1,6 +1,6 @@
 """Prints every figure that the project promises, measured here and now.
 
-    python benchmarks/report.py                # all of it (needs MNIST; about seven minutes)
+    python benchmarks/report.py                # all of it (needs MNIST; about nine minutes)
     python benchmarks/report.py speed memory   # some parts
     FDFA_DATA=/path/to/data python benchmarks/report.py accuracy alignment
 
@@ -10,6 +10,7 @@ Exit status 1 if a promise is not kept.
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 import accuracy
+import cost
 import loop
 import memory
 import speed
@@ -28,6 +30,8 @@ PARTS: dict[str, Callable[[], Sequence[Promise]]] = {
     "accuracy": accuracy.measure_accuracy,
     "alignment": accuracy.measure_alignment,
     "speed": speed.measure,
+    "cost": cost.measure,
+    "cost-512": functools.partial(cost.measure, batch=512, rounds=8),
     "loop": loop.measure,
     "memory": memory.measure,
     "alexnet": memory.measure_alexnet,

@@ -424,7 +424,6 @@ FAULTS = (
             "tests/oracles/test_multi_tangent_a.py::test_as_many_tangents_as_units_give_the_gradient",
         ),
     ),
-    ),
     Fault(
         "a tangent that passes a head",
         "engine/cut.py",

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fdfa.engine.probes import Probe, generator_for
+from fdfa.engine.probes import Probe, draw_noise, generator_for
 from fdfa.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -111,6 +111,17 @@ def test_any_shape_and_dtype(
         assert p.abs().eq(1).all()
     else:
         assert p.isfinite().all()
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("count", [1, 100, 100_003])
+def test_a_scale_is_a_factor(noise: str, count: int) -> None:
+    """A number, or a tensor of another dtype; also of so many that they are drawn in pieces."""
+    plain = draw_noise(noise, (count,), torch.float32, generator_for(CPU, 8))
+    for scale in (0.3, -2.0, torch.tensor(-0.7, dtype=torch.float64)):
+        scaled = draw_noise(noise, (count,), torch.float32, generator_for(CPU, 8), scale)
+        assert scaled.dtype == torch.float32
+        torch.testing.assert_close(scaled, (plain.double() * float(scale)).float())
 
 
 def test_rademacher_takes_both_values_in_every_place_of_a_word() -> None:

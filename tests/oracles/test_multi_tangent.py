@@ -158,7 +158,7 @@ DESCENTS = ((12, 3, 5, 250), (32, 4, 20, 1500))
 
 @pytest.mark.parametrize(
     ("n", "k", "steps", "runs"),
-    [(12, 3, 3, 60), *(pytest.param(*more, marks=pytest.mark.slow) for more in DESCENTS)],
+    [(12, 3, 3, 100), *(pytest.param(*more, marks=pytest.mark.slow) for more in DESCENTS)],
 )
 @pytest.mark.parametrize("combine", ["projection", "mean"])
 def test_descent_on_the_sphere(combine: str, n: int, k: int, steps: int, runs: int) -> None:

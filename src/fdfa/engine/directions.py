@@ -12,7 +12,15 @@ from torch import Tensor
 
 from fdfa.engine.probes import draw_noise, generator_for
 
-__all__ = ["Direction", "Directions", "DrawnDirection", "KeptDirection", "Recalled", "norm_of"]
+__all__ = [
+    "Direction",
+    "Directions",
+    "DrawnDirection",
+    "KeptDirection",
+    "Recalled",
+    "StackedDirections",
+    "norm_of",
+]
 
 
 class Direction(abc.ABC):
@@ -28,6 +36,19 @@ class Direction(abc.ABC):
         Returns:
             A tensor of the leaf's shape and dtype, to be read only.
         """
+
+    def scaled(self, number: int, factor: float | Tensor) -> Tensor:
+        """Its part for one leaf, times a number.
+
+        Args:
+            number: of the leaf.
+            factor: a number, or a tensor of no dimensions.
+
+        Returns:
+            A tensor of the caller's own.
+        """
+        v = self.leaf(number)
+        return v * (factor.to(v.device) if isinstance(factor, Tensor) else factor)
 
 
 class KeptDirection(Direction):
@@ -64,11 +85,19 @@ class DrawnDirection(Direction):
 
     def leaf(self, number: int) -> Tensor:
         """Its part for one leaf."""
+        return self._drawn(number, None if self.scale == 1.0 else self.scale)
+
+    def scaled(self, number: int, factor: float | Tensor) -> Tensor:
+        """Its part for one leaf, times a number, drawn as such."""
+        if isinstance(factor, Tensor):
+            factor = factor.to(self._like[number][2])
+        return self._drawn(number, factor * self.scale)
+
+    def _drawn(self, number: int, scale: float | Tensor | None) -> Tensor:
         shape, dtype, device = self._like[number]
         wide = torch.promote_types(dtype, torch.float32)
         generator = generator_for(device, *self._seeds, number)
-        drawn = draw_noise(self._noise, shape, wide, generator)
-        return (drawn if self.scale == 1.0 else drawn.mul_(self.scale)).to(dtype)
+        return draw_noise(self._noise, shape, wide, generator, scale).to(dtype)
 
     def kept(self) -> KeptDirection:
         """The same direction, drawn once and kept."""
@@ -105,6 +134,57 @@ class Directions:
     each: Sequence[Direction]
     weigh: Callable[[Tensor], Tensor]
     recalled: Sequence[Recalled] = ()
+
+    def weighted(self, number: int, factors: Tensor) -> Tensor:
+        """The sum of this pass's directions, each times its factor, for one leaf.
+
+        Args:
+            number: of the leaf.
+            factors: (k,), from ``weigh``.
+
+        Returns:
+            A tensor of the leaf's shape and dtype, the caller's own.
+        """
+        total, *others = (
+            direction.scaled(number, factor)
+            for factor, direction in zip(factors, self.each, strict=True)
+        )
+        for other in others:
+            total += other
+        return total
+
+
+@dataclasses.dataclass(frozen=True)
+class StackedDirections(Directions):
+    """Directions that are kept side by side, so that their sum is one product.
+
+    Attributes:
+        stacks: all directions' parts for each leaf, (k, ...).
+    """
+
+    stacks: Sequence[Tensor] = ()
+
+    @classmethod
+    def of(cls, stacks: Sequence[Tensor], weigh: Callable[[Tensor], Tensor]) -> StackedDirections:
+        """The directions in these stacks; ``weigh`` as in :class:`Directions`."""
+        each = [_Row(stacks, number) for number in range(len(stacks[0]))]
+        return cls(each, weigh, stacks=stacks)
+
+    def weighted(self, number: int, factors: Tensor) -> Tensor:
+        """The sum of all directions, each times its factor, for one leaf."""
+        stack = self.stacks[number]
+        return torch.mv(stack.flatten(1).T, factors.to(stack)).view(stack.shape[1:])
+
+
+class _Row(Direction):
+    """One of the directions in stacks."""
+
+    def __init__(self, stacks: Sequence[Tensor], number: int) -> None:
+        self._stacks, self._number = stacks, number
+
+    def leaf(self, number: int) -> Tensor:
+        # forward-mode AD would copy a part of a larger tensor, and fill the copy with zeros first
+        return self._stacks[number][self._number].clone()
 
 
 def norm_of(parts: Sequence[Tensor]) -> float:

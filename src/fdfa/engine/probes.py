@@ -18,6 +18,8 @@ from fdfa.errors import ConfigError, unknown_name
 
 __all__ = ["Probe", "draw_noise", "generator_for"]
 
+_IN_CACHE = 2**15
+
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
@@ -101,7 +103,11 @@ class Probe:
 
 
 def draw_noise(
-    noise: str, shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator
+    noise: str,
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    generator: torch.Generator,
+    scale: float | Tensor | None = None,
 ) -> Tensor:
     """Independent numbers of zero mean and unit variance.
 
@@ -110,22 +116,42 @@ def draw_noise(
         shape: of the tensor.
         dtype: float32 or float64.
         generator: draws them, where it lives.
+        scale: a factor on all of them, at no cost; None for none.
 
     Returns:
         The tensor, contiguous.
     """
-    return _DRAWS[noise](math.prod(shape), dtype, generator).view(*shape)
+    return _DRAWS[noise](math.prod(shape), dtype, generator, scale).view(*shape)
 
 
-def _normal(count: int, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    return torch.randn(count, dtype=dtype, device=generator.device, generator=generator)
+def _normal(
+    count: int,
+    dtype: torch.dtype,
+    generator: torch.Generator,
+    scale: float | Tensor | None = None,
+) -> Tensor:
+    drawn = torch.empty(count, dtype=dtype, device=generator.device)
+    # torch goes over them twice: on a CPU in pieces that stay in its cache
+    on_cpu = generator.device.type == "cpu"
+    for part in torch.split(drawn, _IN_CACHE) if on_cpu else [drawn]:
+        part.normal_(generator=generator)
+        if scale is not None:
+            part.mul_(scale)
+    return drawn
 
 
-def _rademacher(count: int, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+def _rademacher(
+    count: int,
+    dtype: torch.dtype,
+    generator: torch.Generator,
+    scale: float | Tensor | None = None,
+) -> Tensor:
     """Signs, unpacked from random words by a table: a fraction of the cost of normal numbers."""
     words = torch.empty(-(-count // 64), dtype=torch.int64, device=generator.device)
     words.random_(-(2**63), None, generator=generator)
     table = _sign_table(dtype, generator.device)
+    if scale is not None:
+        table = table * scale
     return torch.embedding(table, words.view(torch.uint8).int()).view(-1)[:count]
 
 

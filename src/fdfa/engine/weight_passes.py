@@ -10,12 +10,13 @@ import torch
 import torch.autograd.forward_ad as fwAD
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.utils.parametrizations import _WeightNorm
 
-from fdfa.engine.directions import Direction
-from fdfa.engine.intercept import Forward, Interception, standing_in, untouched_state
+from fdfa.engine.directions import Direction, Directions, StackedDirections
+from fdfa.engine.intercept import Interception, standing_in, untouched_state
 from fdfa.engine.outputs import map_tensors
 from fdfa.engine.probes import Probe
+from fdfa.engine.side_by_side import goes_side_by_side, output_and_derivatives
+from fdfa.engine.weight_rules import forwards_with_rules
 from fdfa.errors import ProbeError
 
 __all__ = ["WeightPasses"]
@@ -57,13 +58,41 @@ class WeightPasses:
         self._find_output = find_output
         self._probe = probe
         self._one_sided = one_sided
-        self._with_rules = Interception(
-            {m: _weight_norm(m) for m in model.modules() if type(m) is _WeightNorm}
-        )
+        self._with_rules = Interception(forwards_with_rules(model))
         self._arguments = (args, kwargs)
         self._parameters = [parameter.detach() for parameter in parameters]
         self._inputs = [tensor.detach() for tensor in inputs]
         self._stand_ins = [*map(id, parameters), *map(id, inputs)]
+
+    def derivatives(self, directions: Directions) -> Sequence[Tensor]:
+        """Of the output along directions over the parameters, all in one pass where that can be.
+
+        The last pass is the one that counts.
+
+        Args:
+            directions: over the parameters.
+
+        Returns:
+            d along each, of the output's shape.
+        """
+        differentiates = self._probe.derivative == "forward-ad"
+        if (
+            isinstance(directions, StackedDirections)
+            and differentiates
+            and goes_side_by_side(self._model)
+        ):
+            self.output, along = output_and_derivatives(
+                lambda *weights: self._find_output(self._run([*weights, *self._inputs])),
+                self._parameters,
+                directions.stacks,
+            )
+            self.returned = self.output
+            return along
+        last = len(directions.each) - 1
+        return [
+            self.derivative(direction, over_inputs=False, counts=number == last)
+            for number, direction in enumerate(directions.each)
+        ]
 
     def derivative(self, direction: Direction, *, over_inputs: bool, counts: bool) -> Tensor:
         """Of the output along a direction.
@@ -129,7 +158,7 @@ class WeightPasses:
         if step is None:
             step = 1e-5 if any(x.dtype == torch.float64 for x in moved) else 1e-3
         # w itself is never written to
-        there = [x.add(direction.leaf(i), alpha=step) for i, x in enumerate(moved)]
+        there = [direction.scaled(i, step).add_(x) for i, x in enumerate(moved)]
         ahead = self._output_at(there, over_inputs=over_inputs)
         # what autocast has rounded is no end of a difference
         rounded = any(torch.is_autocast_enabled(x.device.type) for x in moved)
@@ -140,7 +169,7 @@ class WeightPasses:
             if self._one_sided:
                 place.copy_(x)
             else:
-                place.neg_().add_(x, alpha=2)  # w - s v: no second draw, no more memory
+                place.lerp_(x, 2)  # w - s v: no second draw, no more memory
         behind = self._output_at(there, over_inputs=over_inputs)
         if counts:
             self._count()
@@ -164,24 +193,3 @@ class WeightPasses:
         args, kwargs = map_tensors(self._arguments, lambda x: places.get(id(x), x))
         with standing_in(self._model, places):
             return self._model(*args, **kwargs)
-
-
-def _weight_norm(module: _WeightNorm) -> Forward:
-    """The module's own output; its tangent from operators that have one."""
-    # the fused kernel of weight norm has no forward derivative (torch 2.13)
-    forward: Forward = module.forward
-
-    def with_tangent(magnitude: Tensor, direction: Tensor) -> Tensor:
-        norm = torch.norm_except_dim(direction, 2, module.dim)
-        scaled = direction * (magnitude / norm)
-        tangent = fwAD.unpack_dual(scaled).tangent  # type: ignore[no-untyped-call]
-        primals = [
-            fwAD.unpack_dual(x).primal  # type: ignore[no-untyped-call]
-            for x in (magnitude, direction)
-        ]
-        y: Tensor = forward(*primals)
-        if tangent is not None:
-            y = fwAD.make_dual(y, tangent)  # type: ignore[no-untyped-call]
-        return y
-
-    return with_tangent

@@ -148,11 +148,7 @@ class WeightProbeEstimator(Estimator):
         if inputs:
             along = DrawnDirection("normal", inputs, (*seeds, -1))
             of_inputs = (along, passes.derivative(along, over_inputs=True, counts=not named))
-        last = len(directions.each) - 1
-        derivatives = [
-            passes.derivative(direction, over_inputs=False, counts=number == last)
-            for number, direction in enumerate(directions.each)
-        ]
+        derivatives = passes.derivatives(directions)
         shape = passes.output.flatten(1).shape
         recalled = [
             dataclasses.replace(one, derivative=one.derivative.view_as(passes.output))
@@ -230,25 +226,22 @@ class _Lesson:
                 yield None
             elif number < self.parameters:
                 factors = factors or self._factors(e)
-                total: Tensor | None = None
-                for factor, direction in factors:
-                    v = direction.leaf(number)
-                    part = v * factor.to(v.device)
-                    total = part if total is None else total.add_(part)
-                yield total
+                yield self._gradient(number, *factors)
             elif self.of_inputs is not None:
                 direction, derivative = self.of_inputs
-                yield direction.leaf(number - self.parameters) * _slope(e, derivative)
+                yield direction.scaled(number - self.parameters, _slope(e, derivative))
 
-    def _factors(self, e: Tensor) -> list[tuple[Tensor, Direction]]:
-        """What each direction gets in the gradient."""
+    def _factors(self, e: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What each direction gets in the gradient, and each that is recalled."""
         slopes = torch.stack([_slope(e, d) for d in self.derivatives])
-        measured = zip(self.directions.weigh(slopes), self.directions.each, strict=True)
-        recalled = [
-            (_slope(e, one.derivative) * one.weight, one.direction)
-            for one in self.directions.recalled
-        ]
-        return [*measured, *recalled]
+        recalled = [_slope(e, one.derivative) * one.weight for one in self.directions.recalled]
+        return self.directions.weigh(slopes), recalled
+
+    def _gradient(self, number: int, measured: Tensor, recalled: Sequence[Tensor]) -> Tensor:
+        total = self.directions.weighted(number, measured)
+        for factor, one in zip(recalled, self.directions.recalled, strict=True):
+            total += one.direction.scaled(number, factor)
+        return total
 
 
 class _Scalars(torch.autograd.Function):

@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fdfa.engine.directions import Directions, DrawnDirection, KeptDirection
+from fdfa.engine.directions import Directions, StackedDirections
+from fdfa.engine.probes import draw_noise, generator_for
 from fdfa.engine.tangent_sets import REDRAWS, TangentSet, independent
 from fdfa.engine.weight_probe import WeightProbeEstimator
 
@@ -90,26 +91,28 @@ class MultiTangent(WeightProbeEstimator):
         leaves = list(parameters.values())
         n = sum(leaf.numel() for leaf in leaves)
         k = min(self.set.count, n)
-        sets, factor = self._draw(leaves, k, seeds)
+        stacks, factor = self._draw(leaves, k, seeds)
         weigh = functools.partial(torch.mul, self.set.scale(k, n))
         if self.set.combine == "projection":
             weigh = functools.partial(_projected, factor, self.set.scale(k, n))
-        return Directions([KeptDirection(parts) for parts in sets], weigh)
+        return StackedDirections.of(stacks, weigh)
 
     def _draw(
         self, leaves: Sequence[Tensor], k: int, seeds: Sequence[int]
-    ) -> tuple[list[list[Tensor]], Tensor]:
-        """The tangents, part by part, and their Gram matrix's Cholesky factor, empty if unused."""
+    ) -> tuple[list[Tensor], Tensor]:
+        """The tangents, (k, ...) a leaf, and the Cholesky factor of their Gram matrix, if used."""
         for attempt in range(REDRAWS if self.set.tangents == "rademacher" else 1):
-            drawn = [DrawnDirection(self.set.noise, leaves, (*seeds, j, attempt)) for j in range(k)]
-            sets = [[one.leaf(i) for i in range(len(leaves))] for one in drawn]
+            stacks = [
+                _drawn(self.set.noise, k, leaf, (*seeds, attempt, number))
+                for number, leaf in enumerate(leaves)
+            ]
             if not self.set.lies_as_drawn:
-                sets = _parts(self.set.shaped(_matrix(sets)), leaves)
+                stacks = _shaped(self.set.shaped(_matrix(stacks)), leaves)
             if not self.set.needs_gram:
-                return sets, torch.empty(0)
-            factor, fine = independent(_gram(sets))
+                return stacks, torch.empty(0)
+            factor, fine = independent(_gram(stacks))
             if fine.item():
-                return sets, factor
+                return stacks, factor
         raise self.set.dependent(k)
 
 
@@ -119,33 +122,39 @@ def _projected(factor: Tensor, scale: float, slopes: Tensor) -> Tensor:
     return (solved * scale).to(slopes)
 
 
-def _gram(sets: Sequence[Sequence[Tensor]]) -> Tensor:
+def _drawn(noise: str, k: int, leaf: Tensor, seeds: Sequence[int]) -> Tensor:
+    """(k, ...) independent numbers of a leaf's dtype."""
+    wide = torch.promote_types(leaf.dtype, torch.float32)
+    drawn = draw_noise(noise, (k, *leaf.shape), wide, generator_for(leaf.device, *seeds))
+    return drawn.to(leaf.dtype)
+
+
+def _gram(stacks: Sequence[Tensor]) -> Tensor:
     """``V V^T`` over all weights, float64, on the CPU: it is small, and every CPU has float64."""
-    k = len(sets)
+    k = len(stacks[0])
     gram = torch.zeros(k, k, dtype=torch.float64)
-    for parts in zip(*sets, strict=True):
-        rows = [part.flatten().split(_AT_ONCE) for part in parts]
-        for pieces in zip(*rows, strict=True):
-            V = torch.stack(pieces)  # (k, at most _AT_ONCE): wide numbers that stay in the cache
-            V = V if V.device.type == "mps" else V.double()
-            gram += (V @ V.T).cpu()
+    for stack in stacks:
+        whole = stack[0].numel() // _AT_ONCE * _AT_ONCE
+        many, few = torch.tensor_split(stack.flatten(1), [whole], dim=1)
+        # Of many weights, rounding within a piece is below that of the slopes. Where there are few,
+        # tangents as many as weights may be nearly dependent, and wide numbers cost nothing.
+        V = many.to(torch.promote_types(many.dtype, torch.float32)).reshape(k, -1, _AT_ONCE)
+        gram += torch.bmm(V.transpose(0, 1), V.permute(1, 2, 0)).cpu().double().sum(0)
+        few = few if few.device.type == "mps" else few.double()
+        gram += (few @ few.T).cpu()
     return gram
 
 
-def _matrix(sets: Sequence[Sequence[Tensor]]) -> Tensor:
+def _matrix(stacks: Sequence[Tensor]) -> Tensor:
     """V (k, n), float64 where the device has it."""
-    device = sets[0][0].device
+    device = stacks[0].device
     wide = torch.float32 if device.type == "mps" else torch.float64
-    rows = [torch.cat([part.to(device, wide).flatten() for part in parts]) for parts in sets]
-    return torch.stack(rows)
+    return torch.cat([stack.to(device, wide).flatten(1) for stack in stacks], dim=1)
 
 
-def _parts(V: Tensor, leaves: Sequence[Tensor]) -> list[list[Tensor]]:
+def _shaped(V: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
     sizes = [leaf.numel() for leaf in leaves]
     return [
-        [
-            part.view(leaf.shape).to(leaf)
-            for part, leaf in zip(row.split(sizes), leaves, strict=True)
-        ]
-        for row in V
+        part.reshape(len(V), *leaf.shape).to(leaf)
+        for part, leaf in zip(torch.split(V, sizes, dim=1), leaves, strict=True)
     ]

@@ -16,6 +16,8 @@ from fdfa.errors import ConfigError
 
 __all__ = ["BatchwiseRandomSignSymmetric", "FixedRandomSignSymmetric", "UniformSignSymmetric"]
 
+_IN_CACHE = 2**16
+
 
 class UniformSignSymmetric(FeedbackWeightEstimator):
     """Uniform sign-symmetric feedback, uSF (Liao et al. 2016; Moskovitz et al. 2018).
@@ -102,7 +104,7 @@ class BatchwiseRandomSignSymmetric(UniformSignSymmetric):
         draws = generator_for(
             weight.device, self.seed, zlib.crc32(name.encode()), step // self.redraw_every
         )
-        return draw_start("xavier-uniform", weight, draws).abs_().mul_(weight.sign())
+        return _with_magnitudes(weight, draws)
 
 
 class FixedRandomSignSymmetric(UniformSignSymmetric):
@@ -136,3 +138,20 @@ class FixedRandomSignSymmetric(UniformSignSymmetric):
     def feedback_for(self, name: str, weight: Tensor, kept: Tensor | None, step: int) -> Tensor:
         """``|M| sign(W)``."""
         return cast(Tensor, kept) * weight.sign()
+
+
+def _with_magnitudes(weight: Tensor, generator: torch.Generator) -> Tensor:
+    """``|M| sign(W)``, |M| one of 2^14 steps: four numbers a random word, where torch draws one."""
+    count = weight.numel()
+    words = torch.empty(-(-count // 4), dtype=torch.int64, device=weight.device)
+    words.random_(-(2**63), None, generator=generator)
+    # 1, 3, ..., 2^15 - 1 in every sixteen bits: the steps' middles, none of them zero
+    words.bitwise_and_(0x7FFF7FFF7FFF7FFF).bitwise_or_(0x0001000100010001)
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    B = torch.empty(count, dtype=dtype, device=weight.device)
+    step = math.sqrt(6 / sum(fans(weight))) / 2**15
+    whole = (B, words.view(torch.int16)[:count], weight.to(dtype).flatten())
+    # piece by piece, each of which stays in the cache of a CPU
+    for part, bits, w in zip(*(torch.split(x, _IN_CACHE) for x in whole), strict=True):
+        part.copy_(bits).mul_(w.sign().mul_(step))
+    return B.view(weight.shape)

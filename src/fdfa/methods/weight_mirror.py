@@ -131,7 +131,7 @@ class WeightMirror(FeedbackWeightEstimator):
         )
         for name, estimate in zip(names, estimates, strict=True):
             B = kept[name]
-            turned = B + (self.mirror_rate / count) * estimate.to(B.dtype)
+            turned = torch.add(B, estimate.to(B.dtype), alpha=self.mirror_rate / count)
             if self.growth_control:
                 turned *= B.norm() / turned.norm()
             kept[name] = turned
@@ -152,13 +152,24 @@ class WeightMirror(FeedbackWeightEstimator):
             if not isinstance(value, Place):
                 return value
             if value.kind == "weight":
-                return W.as_strided(value.shape, value.stride, W.storage_offset() + value.offset)
+                return _as_met(value, W)
             return xi if value is signal else xi.new_zeros(value.shape)
 
         with torch.enable_grad():
             y = product.operator(*tree_map(fill, product.args), **tree_map(fill, product.kwargs))
-            (estimate,) = torch.autograd.grad(y, W, y.detach())
-        return estimate.div_(_uses_of_each_entry(product, xi, y))
+            uses = _uses_of_each_entry(product, xi, y)
+            (estimate,) = torch.autograd.grad(y, W, y.detach() / uses)
+        return estimate
+
+
+def _as_met(place: Place, W: Tensor) -> Tensor:
+    """The weight as the operator met it."""
+    if place.offset == 0:
+        # before as_strided, whose derivative costs more than the product does
+        for view in (W, W.mT):
+            if (place.shape, place.stride) == (tuple(view.shape), view.stride()):
+                return view
+    return W.as_strided(place.shape, place.stride, W.storage_offset() + place.offset)
 
 
 def _uses_of_each_entry(product: Product, xi: Tensor, y: Tensor) -> int:
