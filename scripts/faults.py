@@ -34,6 +34,7 @@ IN_MODELS = "tests/engine/test_tangents_in_models.py"
 LOCAL = "tests/oracles/test_local_losses.py"
 TARGETS = "tests/oracles/test_drtp.py"
 RELAYED = "tests/oracles/test_ifa.py"
+PEPITA = "tests/oracles/test_pepita.py"
 AUGMENTED = "tests/oracles/test_adfa.py"
 LOW = "tests/oracles/test_low_dimensional.py"
 EXCHANGED = "tests/oracles/test_feedback_weights.py"
@@ -448,5 +449,26 @@ FAULTS = (
         "(slopes if dims == 4 else",
         "(slopes.sum(2, keepdim=True).expand_as(slopes) if dims == 4 else",
         ("tests/oracles/test_local_mixer.py::test_lg_fg_a_is_the_naive_loop_over_copies",),
+    ),
+    Fault(
+        "an error that still holds its share of the mean",
+        "methods/pepita.py",
+        "errors = torch.where(share == 0, 0, e.reshape(len(x), -1) / share)",
+        "errors = e.reshape(len(x), -1)",
+        (f"{PEPITA}::test_equals_the_naive_loop",),
+    ),
+    Fault(
+        "a sum over positions",
+        "engine/layer_passes.py",
+        "shares = self._shares / shared",
+        "shares = self._shares",
+        (f"{PEPITA}::test_convolutions_take_the_mean_over_positions",),
+    ),
+    Fault(
+        "an activation kept as the model overwrites it",
+        "engine/layer_passes.py",
+        "self.kept[number] = h.detach().clone()",
+        "self.kept[number] = h.detach()",
+        (f"{PEPITA}::test_an_activation_that_is_overwritten_later",),
     ),
 )

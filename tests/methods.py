@@ -382,6 +382,47 @@ METHODS = (
         by_error=False,
     ),
     MethodInfo(
+        name="pepita",
+        cases=(("default", {}),),
+        exact=False,
+        stochastic=True,
+        probes=False,
+        learns=False,
+        taught_once={},
+        error_inputs=(
+            *_ANY_METHOD,
+            ErrorInput({"projection_scale": -1.0}, ConfigError, r"projection_scale=-1\.0"),
+            ErrorInput({"projection_scale": "big"}, ConfigError, "projection_scale='big'"),
+        ),
+        by_difference=True,
+        repeats=True,
+        steps_to_learn=600,
+        excused=(
+            ("test_last_layer_is_exact", (), "it is, but in the second pass"),
+            (
+                "test_hook_on_the_output",
+                (),
+                "credits are differences of two passes, not linear in the error",
+            ),
+            ("test_hook_on_a_hidden_activation", (), "no credit passes it: there is no graph"),
+            (
+                "test_inside_a_larger_module",
+                (),
+                "the loss function has to know what lies between, to be called again",
+            ),
+            (
+                "test_output_may_be_changed_in_place",
+                (),
+                "the loss function has to know what lies between, to be called again",
+            ),
+            (
+                "test_attention_is_the_plain_models_to_rounding",
+                (),
+                "the rule is not defined for attention, and says so",
+            ),
+        ),
+    ),
+    MethodInfo(
         name="fdfa",
         cases=(
             ("momentum", {"feedback_rate": 0.3}),

@@ -22,6 +22,7 @@ from fdfa.errors import (
 from tests.engine.refused_models import mlp
 from tests.engine.tap_case import noise
 from tests.errors.provoke import Case, Here
+from tests.errors.target_cases import TARGET_CASES
 
 __all__ = ["ENGINE_CASES"]
 
@@ -244,27 +245,6 @@ def _coefficient_of_another_shape(here: Here) -> None:
     learner.load_state_dict({**learner.state_dict(), "coefficient.moments": torch.zeros(3)})
 
 
-def _targets(here: Here, targets: Tensor, told: Callable[[Tensor, Tensor], Tensor]) -> None:
-    criterion = fdfa.DRTP(mlp()).criterion(told)
-    criterion(fdfa.DRTP(mlp())(noise(6, 4)), targets).sum().backward()
-
-
-class _Towers(nn.Module):
-    """Two taps, neither behind the other."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b = (nn.Sequential(nn.Linear(4, 5), nn.Tanh()) for _ in "ab")
-        self.last = nn.Linear(10, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(torch.cat([self.a(x), self.b(x)], 1))
-
-
-def _beside(here: Here) -> None:
-    fdfa.IFA(_Towers().double(), taps=["a.1", "b.1"])(noise(6, 4)).sum().backward()
-
-
 def _growing_decay(here: Here) -> None:
     learner = fdfa.wrap("pseudo-zeroth-order", mlp(), decay=lambda step: 1.0 + step)
     for _ in range(2):
@@ -361,27 +341,7 @@ ENGINE_CASES = [
     _option("grape", feedback_rate=0.0),
     _option("grape", exact_every=0),
     _option("grape", start="kaiming"),
-    Case("a g of another shape", ConfigError, lambda here: fdfa.ADFA(mlp(), g=torch.sum)),
-    Case("an unknown g", ConfigError, lambda here: fdfa.ADFA(mlp(), g="cosine")),
-    Case("an unknown start of adfa", ConfigError, lambda here: fdfa.ADFA(mlp(), start="zero")),
-    Case("an unknown start of drtp", ConfigError, lambda here: fdfa.DRTP(mlp(), start="zero")),
-    Case("an unknown start of ifa", ConfigError, lambda here: fdfa.IFA(mlp(), start="zero")),
-    Case("a credit that does not arrive", ProbeError, _beside),
-    Case(
-        "a loss that tells no targets",
-        FDFAError,
-        lambda here: fdfa.DRTP(mlp())(noise(6, 4)).sum().backward(),
-    ),
-    Case(
-        "targets that fit no output",
-        FDFAError,
-        lambda here: _targets(here, torch.zeros(5, dtype=torch.int64), lambda y, _: y.sum()),
-    ),
-    Case(
-        "a loss of no known shape",
-        FDFAError,
-        lambda here: _targets(here, torch.zeros(6, dtype=torch.int64), lambda y, _: y.sum(0)[:2]),
-    ),
+    *TARGET_CASES,
     Case("an error without a problem", ValueError, lambda here: UnsupportedModelError([])),
     Case(
         "a learner in a learner",

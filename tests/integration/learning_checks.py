@@ -39,6 +39,7 @@ TAUGHT = {
     "drtp-uniform",
     "ldfa-q-and-p",
     "ldfa-direct-q-and-p",
+    "pepita-default",
 )
 def equals_one_process_on_the_joined_batch(rank: int, name: str) -> None:
     learner, alone = BY_NAME[name].wrap(dense()), BY_NAME[name].wrap(dense())

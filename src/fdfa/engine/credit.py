@@ -151,7 +151,7 @@ class _Seal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, anchor: Tensor) -> Tensor:
         ctx.set_materialize_grads(False)
-        ctx.fdfa_notes = []  # nobody reads them: what is told to this tensor concerns no pass
+        ctx.fdfa_notes = None  # what is told to this tensor concerns no pass
         return tensor.detach()
 
     @staticmethod

@@ -18,6 +18,7 @@ __all__ = [
     "FeedbackOptimizer",
     "Start",
     "WideBuffers",
+    "feedback_entries",
     "in_bytes",
 ]
 
@@ -175,12 +176,12 @@ class FeedbackMaps(nn.Module):
         return [key.replace("/", ".") for key in self._modules]
 
     def ensure(
-        self, tap: Tap, *, outputs: int, units: int, like: Tensor, generator: torch.Generator
+        self, tap: Tap | str, *, outputs: int, units: int, like: Tensor, generator: torch.Generator
     ) -> None:
         """Make the tap's map if it is not there yet; check its shape if it is.
 
         Args:
-            tap: the tap.
+            tap: the tap, or its name.
             outputs: K.
             units: |h|.
             like: a tensor with the device and dtype that the map goes with.
@@ -190,11 +191,12 @@ class FeedbackMaps(nn.Module):
             UnsupportedModelError: if it would be larger than the limit, or if it was made for
                 another shape.
         """
+        name = tap if isinstance(tap, str) else tap.name
         if tap in self:
             known = tuple(self[tap].weight.shape)
             if known != (outputs, units):
                 raise UnsupportedModelError(
-                    f"tap '{tap.name}' has {units} units and the output {outputs} components, but"
+                    f"tap '{name}' has {units} units and the output {outputs} components, but"
                     f" its feedback map was made for {known[1]} units and {known[0]} components: a"
                     " map is tied to one size. Cut where the size does not depend on the input's"
                     " (after pooling), or use sample_dims=2 for sequences."
@@ -203,12 +205,12 @@ class FeedbackMaps(nn.Module):
         size = outputs * units * torch.promote_types(like.dtype, torch.float32).itemsize
         if size > self.size_limit:
             raise UnsupportedModelError(
-                f"the feedback map of tap '{tap.name}' would hold {outputs} x {units} numbers,"
+                f"the feedback map of tap '{name}' would hold {outputs} x {units} numbers,"
                 f" {in_bytes(size)}, over the limit of {in_bytes(self.size_limit)}. Use fewer taps,"
                 " taps after pooling, depth=, sample_dims=2 for dense outputs, a (smaller) rank= if"
                 " the method takes one, or raise feedback_size_limit (bytes)."
             )
-        self._modules[_key(tap.name)] = DirectFeedbackMap(
+        self._modules[_key(name)] = DirectFeedbackMap(
             outputs=outputs,
             units=units,
             start=self.start,
@@ -266,6 +268,19 @@ class FeedbackMaps(nn.Module):
             else:  # an optimiser's counter
                 room = torch.empty_like(value)
             self[tap]._buffers[buffer] = room
+
+
+def feedback_entries(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What a learner's state dict holds for its maps.
+
+    Args:
+        state: entries of a learner that keeps its maps as ``feedback``.
+
+    Returns:
+        Those entries, prefix removed.
+    """
+    prefix = "feedback."
+    return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
 
 
 def in_bytes(size: float) -> str:

@@ -50,15 +50,16 @@ def notes_behind(tensors: Iterable[Tensor]) -> list[list[Note]]:
         tensors: computed from outputs of learners, by any operations.
 
     Returns:
-        One list a node with an attribute ``fdfa_notes``, behind which nobody looks further; and one
-        for each reentrant checkpoint, which makes its pass later.
+        One list a node with an attribute ``fdfa_notes``, behind which nobody looks further (none
+        where it is None: the tensor concerns no pass); and one for each reentrant checkpoint, which
+        makes its pass later.
     """
     waiting: list[Any] = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
     seen, found = set(waiting), []
     for node in waiting:  # grows while it is read
-        notes = getattr(node, "fdfa_notes", None)
-        if notes is not None:
-            found.append(notes)
+        if hasattr(node, "fdfa_notes"):
+            if node.fdfa_notes is not None:
+                found.append(node.fdfa_notes)
             continue
         if _is_checkpoint(node):
             found.append(_notes_of(node))
@@ -81,7 +82,7 @@ def is_output(tensor: Tensor) -> bool:
     node: Any = tensor.grad_fn
     while node is not None and type(node).__name__ in _COPIES:
         node = node.next_functions[0][0]
-    return hasattr(node, "fdfa_notes") or _is_checkpoint(node)
+    return getattr(node, "fdfa_notes", None) is not None or _is_checkpoint(node)
 
 
 # nodes through which every component goes as it is, in its order

@@ -14,7 +14,7 @@ from fdfa.engine.autocast import without_autocast
 from fdfa.engine.credit import Payer, join_credit, seal
 from fdfa.engine.cut import CutModels, CutPass
 from fdfa.engine.distributed import agreed
-from fdfa.engine.feedback import FeedbackMaps, Start
+from fdfa.engine.feedback import FeedbackMaps, Start, feedback_entries
 from fdfa.engine.lessons import Lesson, as_matrix
 from fdfa.engine.notes import Note
 from fdfa.engine.outputs import map_tensors
@@ -276,7 +276,7 @@ class TappedEstimator(TapRule):
         """Adds the feedback maps to what must fit."""
         return [
             *super().state_conflicts(state),
-            *self.feedback.conflicts(_feedback_entries(state)),
+            *self.feedback.conflicts(feedback_entries(state)),
             *projection_conflicts(self.projection, state),
         ]
 
@@ -286,15 +286,10 @@ class TappedEstimator(TapRule):
         A state from before the first forward pass brings none.
         """
         like = next(self.model.parameters())
-        self.feedback.adopt(_feedback_entries(state), like)
+        self.feedback.adopt(feedback_entries(state), like)
         if self.projection is not None:
             self.projection.adopt(state, like)
         self._cuts.clear()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cuts": {}}
-
-
-def _feedback_entries(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    prefix = "feedback."
-    return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}

@@ -19,7 +19,7 @@ from fdfa.engine.notes import Note, is_output, notes_behind
 from fdfa.engine.outputs import map_tensors
 from fdfa.errors import FDFAError
 
-__all__ = ["Criterion", "targets_of", "weighed"]
+__all__ = ["Criterion", "shares_of", "targets_of", "weighed"]
 
 P = ParamSpec("P")
 
@@ -117,13 +117,37 @@ def weighed(notes: Sequence[Note], *, method: str) -> list[tuple[Note, Tensor]]:
     found = [(note, note.weight) for note in notes if note.weight is not None]
     if not found:
         raise FDFAError(
-            f"method '{method}' learns from the targets, and this pass was told none. Set up"
-            " criterion = learner.criterion(loss_function) once, and compute the loss by it: loss ="
-            " criterion(learner(x), targets)."
+            f"method '{method}' learns from what the loss function gets, and this pass was told"
+            " nothing. Set up criterion = learner.criterion(loss_function) once, and compute the"
+            " loss by it: loss = criterion(learner(x), targets)."
         )
     for note, _ in found:
         note.weight = None
     return found
+
+
+def shares_of(weights: Sequence[Tensor], samples: int) -> Tensor:
+    """How much each sample's own loss counts in what ``backward()`` was called on.
+
+    Args:
+        weights: the gradients that arrived at the losses of one pass.
+        samples: N.
+
+    Returns:
+        A number for all samples, or (N,); never narrower than float32.
+
+    Raises:
+        FDFAError: if a loss is neither one number nor (N, ...).
+    """
+    total = torch.zeros((), dtype=torch.float32, device=weights[0].device)
+    for weight in weights:
+        if weight.numel() == 1:
+            total = total + weight.reshape(()) / samples
+        elif len(weight) == samples:
+            total = total + weight.reshape(samples, -1).sum(1)
+        else:
+            raise FDFAError(_wrong_loss(weight))
+    return total
 
 
 def _loss_of(
@@ -178,7 +202,11 @@ def _weighted(targets: Tensor, weight: Tensor, like: Tensor, sample_dims: int) -
         return t * weight.to(like.dtype).reshape(like.shape)
     if weight.numel() == math.prod(labels):
         return t * weight.to(like.dtype).reshape(labels).unsqueeze(sample_dims)
-    raise FDFAError(
+    raise FDFAError(_wrong_loss(weight))
+
+
+def _wrong_loss(weight: Tensor) -> str:
+    return (
         f"the loss has shape {tuple(weight.shape)}: one number, one a sample or one a component of"
         " the output were expected, to know how much each target counts. Pass a loss function that"
         " returns one of these."

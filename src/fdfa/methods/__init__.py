@@ -29,6 +29,7 @@ from fdfa.methods.low_dimensional import LowDimensionalFeedback
 from fdfa.methods.multi_tangent import MultiTangent
 from fdfa.methods.multi_tangent_a import MultiTangentA
 from fdfa.methods.opzo import OPZO
+from fdfa.methods.pepita import PEPITA
 from fdfa.methods.pseudo_zeroth_order import PseudoZerothOrder
 from fdfa.methods.sign_symmetric import (
     BatchwiseRandomSignSymmetric,
@@ -48,6 +49,7 @@ __all__ = [
     "IFA",
     "LGFGA",
     "OPZO",
+    "PEPITA",
     "SPSA",
     "Backpropagation",
     "BatchwiseRandomSignSymmetric",
@@ -163,6 +165,17 @@ _REGISTRY = (
         probes=False,
         extra_state="K n_l",
         products="2",
+    ),
+    Method(
+        "pepita",
+        PEPITA,
+        "a second forward pass, on an input that the error has moved, in place of a backward pass",
+        "Dellaferrera & Kreiman 2022",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=False,
+        extra_state="K m_1 once",
+        products="3",
     ),
     Method(
         "fdfa",
@@ -414,8 +427,8 @@ def methods() -> dict[str, Method]:
         Name to description.
 
     Example:
-        >>> list(methods())[:8]
-        ['backpropagation', 'dfa', 'adfa', 'ifa', 'drtp', 'fdfa', 'fdfa-cv', 'fg-a']
+        >>> list(methods())[:5]
+        ['backpropagation', 'dfa', 'adfa', 'ifa', 'drtp']
     """
     return {method.name: method for method in _REGISTRY}
 
