@@ -45,6 +45,10 @@ COUNTS: dict[str, tuple[float, float]] = {
     "weight-mirror": (5, 3),
     "fg-w": (3, 1),
     "multi-tangent": (9, 4),  # 1 + 2 k for k = 4 tangents
+    "ldfa-direct": (2, 0),
+    "pseudo-zeroth-order": (2, 0),
+    "l-bp": (3, 3),  # and 2 in the heads
+    "lg-fg-a": (3, 1),  # and 2 in the heads
     "spsa": (3, 0),  # two moved passes, and the one whose output is returned
 }
 # Options other than a method's own, each beside the defaults.
@@ -55,6 +59,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "spsa": {"noise": "rademacher"},
     "fdfa": {"noise": "rademacher"},
 }
+LOCAL = ("l-bp", "lg-fg-a")  # learn from heads that the model is given
 MOST = 1.5
 TURN = 3
 
@@ -77,7 +82,10 @@ def measure(rounds: int = 20, only: Sequence[str] = (), batch: int = BATCH) -> S
     steps = {"plain PyTorch": _step(copy.deepcopy(model), inputs, targets)}
     for name in only or fdfa.methods():
         for label, options in _variants(name):
-            learner = fdfa.wrap(name, copy.deepcopy(model), seed=0, **options)
+            copied: nn.Module = copy.deepcopy(model)
+            if name in LOCAL:
+                copied = fdfa.LocalHeads(copied, inputs)
+            learner = fdfa.wrap(name, copied, seed=0, **options)
             steps[label] = _step(learner, inputs, targets)
     parts = _parts_of_a_step(weights)
     times = _interleaved({**steps, **parts}, rounds)
