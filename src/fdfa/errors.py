@@ -159,13 +159,14 @@ def briefly(error: BaseException, *, named: bool = False) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def unknown_name(kind: str, given: str, valid: Sequence[str]) -> str:
+def unknown_name(kind: str, given: str, valid: Sequence[str], *, also: Sequence[str] = ()) -> str:
     """Words the complaint about a misspelt name, with the nearest match and all valid ones.
 
     Args:
         kind: what the name stands for, in the singular: ``"tap"``, ``"method"``, ``"option"``.
         given: the name that was not found.
         valid: the names that would have been accepted, in the order in which to show them.
+        also: other names that would have been; only the nearest is ever shown.
 
     Returns:
         One line of text, to be put into an exception.
@@ -177,7 +178,7 @@ def unknown_name(kind: str, given: str, valid: Sequence[str]) -> str:
         "unknown method 'xyz'. Valid methods: dfa, fdfa."
     """
     text = f"unknown {kind} {given!r}."
-    lowered = {name.lower(): name for name in valid}
+    lowered = {name.lower(): name for name in (*also, *valid)}
     nearest = difflib.get_close_matches(given.lower(), lowered, n=1, cutoff=0.5)
     if nearest:
         text += f" Did you mean {lowered[nearest[0]]!r}?"

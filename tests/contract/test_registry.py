@@ -10,6 +10,7 @@ import pytest
 
 import fdfa
 from fdfa.errors import ConfigError
+from fdfa.methods import canonical, described
 from tests.contract.networks import batch, dense
 from tests.contract.steps import assert_same_bits, backward, gradients
 from tests.methods import METHODS, Case, ErrorInput, MethodInfo
@@ -73,7 +74,7 @@ def test_constructor_refuses(method: str, wrong: ErrorInput) -> None:
         fdfa.wrap(method, dense(), **wrong.options)
 
 
-@pytest.mark.parametrize("name", ["FDFA", "fdf", "backprop", ""])
+@pytest.mark.parametrize("name", ["FDFAA", "fdf", "backdrop", ""])
 def test_unknown_method_lists_the_valid_ones(name: str) -> None:
     with pytest.raises(
         ConfigError, match=f"Valid methods: {', '.join(info.name for info in METHODS)}"
@@ -85,3 +86,38 @@ def test_unknown_method_lists_the_valid_ones(name: str) -> None:
 def test_constructor_refuses_what_is_no_module(info: MethodInfo, model: Any) -> None:
     with pytest.raises(TypeError, match=r"pass an instance|not a torch\.nn\.Module"):
         fdfa.wrap(info.name, model)
+
+
+PAPERS = {
+    "BP": "backpropagation",
+    "FG-A": "fg-a",
+    "KP": "kolen-pollack",
+    "MeZO": "spsa",
+    "PseuZO": "pseudo-zeroth-order",
+    "RAF": "ldfa",
+    "aDFA": "adfa",
+    "dRAF": "ldfa-direct",
+    "forward_gradient": "fg-w",
+    "frog": "multi-tangent",
+    "uSF": "usf",
+}
+
+
+def test_no_two_methods_share_a_name() -> None:
+    names = [n for method in fdfa.methods().values() for n in (method.name, *method.aliases)]
+    assert len(set(names)) == len(names)
+    assert names == [name.lower() for name in names]
+
+
+@pytest.mark.parametrize(
+    ("paper", "name"),
+    PAPERS.items(),
+)
+def test_a_papers_own_name_finds_its_method(paper: str, name: str) -> None:
+    assert canonical(paper) == described(paper).name == name
+    assert type(fdfa.wrap(paper, dense(), seed=1)) is fdfa.methods()[name].estimator
+
+
+def test_a_misspelt_other_name_is_answered_with_it() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'mezo'"):
+        described("mezoo")

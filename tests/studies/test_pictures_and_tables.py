@@ -118,10 +118,11 @@ def test_the_methods_have_one_line_each(width: int) -> None:
         (row,) = [line for line in lines if line.startswith(f" {method.name} ")]
         words = row.split()
         answers = ["no", "yes"]
-        assert words[:4] == [
+        assert words[:5] == [
             method.name,
             answers[not method.backward_pass_free],
             answers[not method.weight_transport_free],
+            answers[method.forward_unlocked],
             answers[method.probes],
         ]
         assert row.endswith(f" {method.products}")

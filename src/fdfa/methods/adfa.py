@@ -13,8 +13,12 @@ from fdfa.engine.intercept import Forward
 from fdfa.engine.selection import TapSpec
 from fdfa.engine.tapped import TappedEstimator
 from fdfa.errors import ConfigError, unknown_name
+from fdfa.methods.record import Method
 
-__all__ = ["ADFA"]
+__all__ = [
+    "ADFA",
+    "RECORDS",
+]
 
 _STARTS = ("kaiming-uniform", "uniform")
 
@@ -119,3 +123,19 @@ class ADFA(TappedEstimator):
     def substitute(self, module: nn.Module) -> Forward | None:
         """Activations multiply by g(a) on the way back."""
         return with_backward_of(module, self.g) if is_activation(module) else None
+
+
+RECORDS = (
+    Method(
+        "adfa",
+        ADFA,
+        "DFA with any function of the pre-activation in place of the activation's derivative",
+        "Nakajima et al. 2022, arXiv:2204.13991",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=False,
+        extra_state="K n_l",
+        products="2",
+        aliases=("augmented-direct-feedback-alignment",),
+    ),
+)

@@ -9,8 +9,9 @@ from torch import nn
 
 from fdfa.engine.estimator import Estimator
 from fdfa.engine.outputs import output_tensor
+from fdfa.methods.record import Method
 
-__all__ = ["Backpropagation"]
+__all__ = ["RECORDS", "Backpropagation"]
 
 
 class Backpropagation(Estimator):
@@ -46,3 +47,22 @@ class Backpropagation(Estimator):
         returned = self.model(*args, **kwargs)
         output_tensor(returned, name=self.output, sample_dims=1)
         return returned
+
+
+RECORDS = (
+    Method(
+        "backpropagation",
+        Backpropagation,
+        "the exact gradient, by a backward pass through the whole network",
+        "Rumelhart, Hinton & Williams 1986",
+        weight_transport_free=False,
+        backward_pass_free=False,
+        probes=False,
+        extra_state="none",
+        products="3",
+        aliases=(
+            "bp",
+            "backprop",
+        ),
+    ),
+)

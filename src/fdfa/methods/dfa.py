@@ -9,8 +9,12 @@ from torch import nn
 from fdfa.engine.selection import TapSpec
 from fdfa.engine.tapped import TappedEstimator
 from fdfa.errors import ConfigError, unknown_name
+from fdfa.methods.record import Method
 
-__all__ = ["DFA"]
+__all__ = [
+    "DFA",
+    "RECORDS",
+]
 
 _STARTS = ("kaiming-uniform", "uniform")
 
@@ -84,3 +88,19 @@ class DFA(TappedEstimator):
             projection_rate=projection_rate,
             start=start,
         )
+
+
+RECORDS = (
+    Method(
+        "dfa",
+        DFA,
+        "fixed random connections carry the output error to every block",
+        "Nokland 2016, arXiv:1609.01596",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=False,
+        extra_state="K n_l",
+        products="2",
+        aliases=("direct-feedback-alignment",),
+    ),
+)

@@ -15,8 +15,12 @@ from fdfa.engine.lessons import Lesson
 from fdfa.engine.selection import TapSpec
 from fdfa.engine.tapped import TappedEstimator
 from fdfa.errors import ConfigError, unknown_name
+from fdfa.methods.record import Method
 
-__all__ = ["DKP"]
+__all__ = [
+    "DKP",
+    "RECORDS",
+]
 
 _STARTS = ("zero", "kaiming-uniform", "uniform")
 _UPDATES = ("adam", "sgd")
@@ -139,3 +143,39 @@ class DKP(TappedEstimator):
                 feedback.step(step, functools.partial(torch.optim.Adam, lr=self.feedback_rate))
             elif callable(self.feedback_update):
                 feedback.step(step, self.feedback_update)
+
+
+RECORDS = (
+    Method(
+        "dkp",
+        DKP,
+        "direct connections that take the steps of a read-out of their tap",
+        "Webster, Choi & Ahn 2021, OpenReview zgGmAx9ZcY",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=False,
+        extra_state="K n_l",
+        products="2",
+        aliases=("direct-kolen-pollack",),
+    ),
+    Method(
+        "ldfa-direct",
+        DKP,
+        "few dimensions of the output error go straight to every block",
+        "Hanut & Kadmon 2025, arXiv:2502.20580",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=False,
+        extra_state="r (K + n_l)",
+        products="2",
+        aliases=("draf",),
+        preset={
+            "rank": 10,
+            "learn_p": True,
+            "feedback_update": "sgd",
+            "feedback_rate": 0.05,
+            "decay": 1e-3,
+            "start": "uniform",
+        },
+    ),
+)

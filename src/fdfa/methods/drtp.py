@@ -11,8 +11,12 @@ from fdfa.engine.lessons import Lesson
 from fdfa.engine.selection import TapSpec
 from fdfa.engine.tapped import TappedEstimator
 from fdfa.errors import ConfigError, unknown_name
+from fdfa.methods.record import Method
 
-__all__ = ["DRTP"]
+__all__ = [
+    "DRTP",
+    "RECORDS",
+]
 
 _STARTS = ("kaiming-uniform", "uniform")
 
@@ -87,3 +91,20 @@ class DRTP(TappedEstimator):
     def credits(self, e: Tensor, lesson: Lesson) -> Payer:
         """The targets go in the error's place."""
         return super().credits(cast(Tensor, lesson.targets), lesson)
+
+
+RECORDS = (
+    Method(
+        "drtp",
+        DRTP,
+        "fixed random connections carry the targets, not the error, to every hidden block",
+        "Frenkel, Lefebvre & Bol 2021, arXiv:1909.01311",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=False,
+        extra_state="K n_l",
+        products="2",
+        forward_unlocked=True,
+        aliases=("direct-random-target-projection",),
+    ),
+)

@@ -19,8 +19,12 @@ from fdfa.engine.probes import Probe
 from fdfa.engine.selection import TapSpec
 from fdfa.engine.tapped import TappedEstimator
 from fdfa.errors import ConfigError, unknown_name
+from fdfa.methods.record import Method
 
-__all__ = ["FDFA"]
+__all__ = [
+    "FDFA",
+    "RECORDS",
+]
 
 _UPDATES = ("momentum", "innovation")
 _CREDITS = ("plain", "unbiased")
@@ -199,3 +203,32 @@ class FDFA(TappedEstimator):
         elif running and key in state and state[key].shape != (2,):
             problems.append(f"'{key}' is {tuple(state[key].shape)} in the state and (2,) here.")
         return problems
+
+
+RECORDS = (
+    Method(
+        "fdfa",
+        FDFA,
+        "direct connections that forward-mode probes teach the mean Jacobian",
+        "Bacho & Chu 2024, arXiv:2212.07282",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=True,
+        extra_state="K n_l",
+        products="2 + s",
+        aliases=("forward-direct-feedback-alignment",),
+    ),
+    Method(
+        "fdfa-cv",
+        FDFA,
+        "forward gradients with FDFA's learned connections as a control variate: unbiased",
+        "after Bacho & Chu 2024 and Arisaka & Li 2024, arXiv:2405.02952",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=True,
+        extra_state="K n_l",
+        products="3",
+        aliases=("unbiased-fdfa",),
+        preset={"credit": "unbiased", "coefficient": "running"},
+    ),
+)

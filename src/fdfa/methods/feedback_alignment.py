@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from fdfa.engine.feedback_weight_estimator import FeedbackWeightEstimator
 from fdfa.engine.feedback_weights import WeightStart, check_start, draw_start
+from fdfa.methods.record import Method
 
-__all__ = ["FeedbackAlignment"]
+__all__ = ["RECORDS", "FeedbackAlignment"]
 
 
 class FeedbackAlignment(FeedbackWeightEstimator):
@@ -59,3 +60,19 @@ class FeedbackAlignment(FeedbackWeightEstimator):
     def start(self, name: str, weight: Tensor, generator: torch.Generator) -> Tensor:
         """B, drawn once."""
         return draw_start(self.start_from, weight, generator)
+
+
+RECORDS = (
+    Method(
+        "fa",
+        FeedbackAlignment,
+        "the error travels back through fixed random weights",
+        "Lillicrap et al. 2016",
+        weight_transport_free=True,
+        backward_pass_free=False,
+        probes=False,
+        extra_state="n_l m_l",
+        products="3",
+        aliases=("feedback-alignment",),
+    ),
+)

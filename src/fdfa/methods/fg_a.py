@@ -11,8 +11,12 @@ from fdfa.engine.lessons import Lesson
 from fdfa.engine.probes import Probe
 from fdfa.engine.selection import TapSpec
 from fdfa.engine.tapped import TappedEstimator
+from fdfa.methods.record import Method
 
-__all__ = ["FGA"]
+__all__ = [
+    "FGA",
+    "RECORDS",
+]
 
 
 class FGA(TappedEstimator):
@@ -93,3 +97,19 @@ class FGA(TappedEstimator):
         d = cast(Tensor, lesson.derivative)  # every pass probes
         slope = (e.to(d.dtype) * d).sum(1, keepdim=True)  # (N, 1)
         return lambda number: slope * lesson.perturbations[number]
+
+
+RECORDS = (
+    Method(
+        "fg-a",
+        FGA,
+        "forward gradients: a directional derivative for each sample, times its perturbation",
+        "Ren, Kornblith, Liao & Hinton 2023, arXiv:2210.03310",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=True,
+        extra_state="none",
+        products="3",
+        aliases=("activity-perturbed-forward-gradient",),
+    ),
+)

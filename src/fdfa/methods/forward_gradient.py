@@ -18,8 +18,9 @@ from fdfa.engine.directions import (
 )
 from fdfa.engine.weight_probe import WeightProbeEstimator
 from fdfa.errors import ConfigError, unknown_name
+from fdfa.methods.record import Method
 
-__all__ = ["ForwardGradient"]
+__all__ = ["RECORDS", "ForwardGradient"]
 
 _NOISES = ("normal", "rademacher", "sphere")
 
@@ -139,3 +140,22 @@ def _check(guess: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> Non
                 f"direction[{name!r}] is {shape}, and the parameter is"
                 f" {tuple(parameters[name].shape)}: pass a tensor of its shape."
             )
+
+
+RECORDS = (
+    Method(
+        "fg-w",
+        ForwardGradient,
+        "one directional derivative in weight space, times its direction",
+        "Baydin et al. 2022, arXiv:2202.08587",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=True,
+        extra_state="none",
+        products="3",
+        aliases=(
+            "forward-gradient",
+            "weight-perturbed-forward-gradient",
+        ),
+    ),
+)

@@ -13,8 +13,9 @@ from fdfa.engine.probes import Probe
 from fdfa.engine.selection import TapSpec
 from fdfa.engine.tapped import TappedEstimator
 from fdfa.errors import ConfigError, unknown_name
+from fdfa.methods.record import Method
 
-__all__ = ["GrAPE"]
+__all__ = ["RECORDS", "GrAPE"]
 
 _STARTS = ("kaiming-uniform", "uniform")
 
@@ -143,3 +144,18 @@ def _turn(B: Tensor, Jhat: Tensor, rate: float) -> None:
     cosine = (B * Jhat).sum() / (length * other)
     B.mul_(1 - rate * cosine / length.square()).add_(Jhat * (rate / (length * other)))
     B.div_(B.norm(dim=1, keepdim=True).clamp_min(1e-30))
+
+
+RECORDS = (
+    Method(
+        "grape",
+        GrAPE,
+        "direct connections that forward-mode probes turn by a cosine",
+        "Caillon, Fagnou, Delattre & Allauzen 2026, OpenReview kasbbmwk3s",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=True,
+        extra_state="K n_l",
+        products="2 + s",
+    ),
+)

@@ -14,8 +14,12 @@ from fdfa.engine.selection import TapSpec
 from fdfa.engine.tapped import TappedEstimator
 from fdfa.engine.taps import Tap, TapPlan
 from fdfa.errors import ConfigError, unknown_name
+from fdfa.methods.record import Method
 
-__all__ = ["IFA"]
+__all__ = [
+    "IFA",
+    "RECORDS",
+]
 
 _STARTS = ("kaiming-uniform", "uniform")
 
@@ -105,3 +109,19 @@ class IFA(TappedEstimator):
         if len(lesson.taps) == 1 or lesson.repetition is None:
             return lambda number: g
         return relay(lesson.repetition, lesson.plan, g).__getitem__
+
+
+RECORDS = (
+    Method(
+        "ifa",
+        IFA,
+        "the error enters at the first hidden layer and travels forward through the weights",
+        "Nokland 2016, arXiv:1609.01596",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=False,
+        extra_state="K n_1",
+        products="4",
+        aliases=("indirect-feedback-alignment",),
+    ),
+)

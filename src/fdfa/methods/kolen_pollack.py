@@ -12,8 +12,9 @@ from fdfa.engine.feedback_weight_estimator import FeedbackWeightEstimator
 from fdfa.engine.feedback_weights import WeightStart, check_start, draw_start
 from fdfa.engine.weight_uses import WeightUses
 from fdfa.errors import ConfigError
+from fdfa.methods.record import Method
 
-__all__ = ["KolenPollack"]
+__all__ = ["RECORDS", "KolenPollack"]
 
 
 class KolenPollack(FeedbackWeightEstimator):
@@ -86,3 +87,19 @@ class KolenPollack(FeedbackWeightEstimator):
         """``D <- (1 - decay) D``."""
         for name in uses.products:
             self.feedback[name] = self.feedback[name] * (1 - self.decay)
+
+
+RECORDS = (
+    Method(
+        "kolen-pollack",
+        KolenPollack,
+        "feedback weights that get the weights' own updates, and decay towards them",
+        "Akrout et al. 2019, arXiv:1904.05391",
+        weight_transport_free=True,
+        backward_pass_free=False,
+        probes=False,
+        extra_state="n_l m_l",
+        products="3",
+        aliases=("kp",),
+    ),
+)

@@ -8,8 +8,9 @@ from fdfa.engine.cut import CutPass
 from fdfa.engine.heads import check_head
 from fdfa.engine.local import LocalEstimator, LocalPass
 from fdfa.engine.taps import TapPlan
+from fdfa.methods.record import Method
 
-__all__ = ["LocalBackpropagation"]
+__all__ = ["RECORDS", "LocalBackpropagation"]
 
 
 class LocalBackpropagation(LocalEstimator):
@@ -55,3 +56,19 @@ class LocalBackpropagation(LocalEstimator):
                 for tap, h in zip(plan.taps, run.taps, strict=True)
             ]
         )
+
+
+RECORDS = (
+    Method(
+        "l-bp",
+        LocalBackpropagation,
+        "a loss at each block, by a head of its own, and backpropagation inside the block",
+        "Ren, Kornblith, Liao & Hinton 2023, arXiv:2210.03310",
+        weight_transport_free=False,
+        backward_pass_free=False,
+        probes=False,
+        extra_state="K n_l",
+        products="2 to 3",
+        aliases=("local-backpropagation",),
+    ),
+)

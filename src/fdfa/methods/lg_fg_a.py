@@ -17,8 +17,12 @@ from fdfa.engine.probes import Probe
 from fdfa.engine.selection import TapSpec
 from fdfa.engine.taps import TapPlan
 from fdfa.errors import ProbeError
+from fdfa.methods.record import Method
 
-__all__ = ["LGFGA"]
+__all__ = [
+    "LGFGA",
+    "RECORDS",
+]
 
 # from an output's error to what makes of a perturbation the credit of its tap
 _Weigh = Callable[[Tensor], Callable[[Tensor], Tensor]]
@@ -146,3 +150,19 @@ def _along(d: Tensor, sample_dims: int) -> _Weigh:
         return lambda p: c.reshape(*c.shape, *(1,) * (p.dim() - c.dim())) * p
 
     return weigh
+
+
+RECORDS = (
+    Method(
+        "lg-fg-a",
+        LGFGA,
+        "a loss at each block, and forward gradients inside the block",
+        "Ren, Kornblith, Liao & Hinton 2023, arXiv:2210.03310",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=True,
+        extra_state="K n_l",
+        products="2 to 3",
+        aliases=("local-greedy-forward-gradient",),
+    ),
+)

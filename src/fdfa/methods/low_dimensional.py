@@ -17,8 +17,9 @@ from fdfa.engine.layer_errors import Layer, LayerErrors, from_rows, layer_of, to
 from fdfa.engine.subspace import check_projection, correlate, oja_step, orthonormal_rows
 from fdfa.engine.weight_uses import WeightUses
 from fdfa.errors import ConfigError, UnsupportedModelError
+from fdfa.methods.record import Method
 
-__all__ = ["LowDimensionalFeedback"]
+__all__ = ["RECORDS", "LowDimensionalFeedback"]
 
 
 class LowDimensionalFeedback(FeedbackWeightEstimator):
@@ -214,3 +215,22 @@ class LowDimensionalFeedback(FeedbackWeightEstimator):
         outputs = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
         outputs //= 1 if isinstance(layer, nn.Linear) else layer.groups
         return kept[..., :outputs], kept[..., outputs:]
+
+
+RECORDS = (
+    Method(
+        "ldfa",
+        LowDimensionalFeedback,
+        "the error travels back through few dimensions, which learn to hold it",
+        "Hanut & Kadmon 2025, arXiv:2502.20580",
+        weight_transport_free=True,
+        backward_pass_free=False,
+        probes=False,
+        extra_state="r (n_l + m_l)",
+        products="3",
+        aliases=(
+            "raf",
+            "low-dimensional-feedback-alignment",
+        ),
+    ),
+)

@@ -13,8 +13,9 @@ from fdfa.engine.directions import Directions, StackedDirections
 from fdfa.engine.probes import draw_noise, generator_for
 from fdfa.engine.tangent_sets import REDRAWS, TangentSet, independent
 from fdfa.engine.weight_probe import WeightProbeEstimator
+from fdfa.methods.record import Method
 
-__all__ = ["MultiTangent"]
+__all__ = ["RECORDS", "MultiTangent"]
 
 _AT_ONCE = 2**14
 
@@ -158,3 +159,19 @@ def _shaped(V: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
         part.reshape(len(V), *leaf.shape).to(leaf)
         for part, leaf in zip(torch.split(V, sizes, dim=1), leaves, strict=True)
     ]
+
+
+RECORDS = (
+    Method(
+        "multi-tangent",
+        MultiTangent,
+        "k directional derivatives in weight space, averaged or projected on their span",
+        "Fluegel et al. 2024, arXiv:2410.17764",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=True,
+        extra_state="none",
+        products="3 k",
+        aliases=("frog",),
+    ),
+)

@@ -20,8 +20,9 @@ from fdfa.engine.selection import TapSpec
 from fdfa.engine.tangent_sets import REDRAWS, TangentSet, independent
 from fdfa.engine.tapped import TappedEstimator
 from fdfa.engine.taps import TapPlan
+from fdfa.methods.record import Method
 
-__all__ = ["MultiTangentA"]
+__all__ = ["RECORDS", "MultiTangentA"]
 
 
 class MultiTangentA(TappedEstimator):
@@ -225,3 +226,18 @@ def _gram(V: Sequence[Tensor]) -> Tensor:
     """``V V^T`` of every sample, over all taps, float64 where the device has it; (N, k, k)."""
     grams = [(wide := _wide(each)) @ wide.mT for each in V]
     return torch.stack([gram.to(grams[0].device) for gram in grams]).sum(0)
+
+
+RECORDS = (
+    Method(
+        "multi-tangent-a",
+        MultiTangentA,
+        "k directional derivatives for each sample, averaged or projected on their span",
+        "after Fluegel et al. 2024, arXiv:2410.17764",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=True,
+        extra_state="none",
+        products="1 + 2 k",
+    ),
+)

@@ -18,8 +18,12 @@ from fdfa.engine.probes import Probe
 from fdfa.engine.selection import TapSpec
 from fdfa.engine.tapped import TappedEstimator
 from fdfa.errors import ConfigError, unknown_name
+from fdfa.methods.record import Method
 
-__all__ = ["OPZO"]
+__all__ = [
+    "OPZO",
+    "RECORDS",
+]
 
 _FORMS = {"single-point": 0, "centred": 0, "two-point": 1, "antithetic": 2}  # passes more
 _NOISES = ("normal", "rademacher", "sphere")
@@ -197,3 +201,19 @@ def _less_the_others(y: Tensor) -> Tensor:
     # not the mean of all: that holds the sample's own noise, and would take a share of the Jacobian
     others = len(y) - 1
     return y - (y.sum(0) - y) / others if others else y
+
+
+RECORDS = (
+    Method(
+        "opzo",
+        OPZO,
+        "direct connections that finite noise at the taps teaches, without derivatives",
+        "Xiao, Meng, Zhang, He & Lin 2024, arXiv:2407.12516",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=True,
+        extra_state="K n_l",
+        products="2",
+        aliases=("online-pseudo-zeroth-order",),
+    ),
+)

@@ -25,8 +25,12 @@ from fdfa.engine.repetition import Repetition
 from fdfa.engine.structure import fingerprint, refuse_compiled, signature
 from fdfa.engine.targets import shares_of, weighed
 from fdfa.errors import ConfigError, FDFAError, ProbeError, UnsupportedModelError
+from fdfa.methods.record import Method
 
-__all__ = ["PEPITA"]
+__all__ = [
+    "PEPITA",
+    "RECORDS",
+]
 
 _KINDS_KEPT = 256
 
@@ -308,3 +312,19 @@ def _known(loss_of: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Ten
 
 def _rounds(device: torch.device) -> bool:
     return torch.is_autocast_enabled(device.type)
+
+
+RECORDS = (
+    Method(
+        "pepita",
+        PEPITA,
+        "a second forward pass, on an input that the error has moved, in place of a backward pass",
+        "Dellaferrera & Kreiman 2022",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=False,
+        extra_state="K m_1 once",
+        products="3",
+        forward_unlocked=True,
+    ),
+)

@@ -11,8 +11,9 @@ from fdfa.engine.answers import Answers
 from fdfa.engine.directions import Directions, DrawnDirection, Recalled
 from fdfa.engine.weight_probe import WeightProbeEstimator
 from fdfa.errors import ConfigError, unknown_name
+from fdfa.methods.record import Method
 
-__all__ = ["PseudoZerothOrder"]
+__all__ = ["RECORDS", "PseudoZerothOrder"]
 
 _NOISES = ("normal", "rademacher")
 
@@ -131,3 +132,19 @@ def _check(decay: Any, name: str) -> float:
 def _entries(state: Mapping[str, Any]) -> dict[str, Tensor]:
     prefix = "answers."
     return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+
+
+RECORDS = (
+    Method(
+        "pseudo-zeroth-order",
+        PseudoZerothOrder,
+        "one-sided differences whose answers of earlier steps meet the error of this one",
+        "Yue, Yang, Xiao & Lin 2025, OpenReview tM4cHBD7kD",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=True,
+        extra_state="window N K",
+        products="2",
+        aliases=("pseuzo",),
+    ),
+)

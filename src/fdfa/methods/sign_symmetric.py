@@ -13,8 +13,14 @@ from fdfa.engine.feedback_weight_estimator import FeedbackWeightEstimator
 from fdfa.engine.feedback_weights import draw_start, fans
 from fdfa.engine.probes import generator_for
 from fdfa.errors import ConfigError
+from fdfa.methods.record import Method
 
-__all__ = ["BatchwiseRandomSignSymmetric", "FixedRandomSignSymmetric", "UniformSignSymmetric"]
+__all__ = [
+    "RECORDS",
+    "BatchwiseRandomSignSymmetric",
+    "FixedRandomSignSymmetric",
+    "UniformSignSymmetric",
+]
 
 _IN_CACHE = 2**16
 
@@ -155,3 +161,43 @@ def _with_magnitudes(weight: Tensor, generator: torch.Generator) -> Tensor:
     for part, bits, w in zip(*(torch.split(x, _IN_CACHE) for x in whole), strict=True):
         part.copy_(bits).mul_(w.sign().mul_(step))
     return B.view(weight.shape)
+
+
+RECORDS = (
+    Method(
+        "usf",
+        UniformSignSymmetric,
+        "the error travels back through the signs of the weights",
+        "Liao et al. 2016; Moskovitz et al. 2018",
+        weight_transport_free=False,
+        backward_pass_free=False,
+        probes=False,
+        extra_state="none",
+        products="3",
+        aliases=("uniform-sign-symmetric",),
+    ),
+    Method(
+        "brsf",
+        BatchwiseRandomSignSymmetric,
+        "the weights' signs, with magnitudes drawn anew in every step",
+        "Liao et al. 2016; Moskovitz et al. 2018",
+        weight_transport_free=False,
+        backward_pass_free=False,
+        probes=False,
+        extra_state="none",
+        products="3",
+        aliases=("batchwise-random-sign-symmetric",),
+    ),
+    Method(
+        "frsf",
+        FixedRandomSignSymmetric,
+        "the weights' signs, with fixed random magnitudes",
+        "Liao et al. 2016; Moskovitz et al. 2018",
+        weight_transport_free=False,
+        backward_pass_free=False,
+        probes=False,
+        extra_state="n_l m_l",
+        products="3",
+        aliases=("fixed-random-sign-symmetric",),
+    ),
+)

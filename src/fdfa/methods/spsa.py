@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from fdfa.engine.directions import Directions, DrawnDirection
 from fdfa.engine.weight_probe import WeightProbeEstimator
 from fdfa.errors import ConfigError, unknown_name
+from fdfa.methods.record import Method
 
-__all__ = ["SPSA"]
+__all__ = ["RECORDS", "SPSA"]
 
 _NOISES = ("normal", "rademacher")
 
@@ -69,3 +70,19 @@ class SPSA(WeightProbeEstimator):
         """One, drawn again whenever it is asked for."""
         drawn = DrawnDirection(self.noise, list(parameters.values()), seeds)
         return Directions([drawn], lambda slopes: slopes)
+
+
+RECORDS = (
+    Method(
+        "spsa",
+        SPSA,
+        "differences of two forward passes with all weights moved at once",
+        "Spall 1992; Malladi et al. 2023, arXiv:2305.17333",
+        weight_transport_free=True,
+        backward_pass_free=True,
+        probes=True,
+        extra_state="none",
+        products="3",
+        aliases=("mezo",),
+    ),
+)

@@ -18,8 +18,9 @@ from fdfa.engine.probes import Probe
 from fdfa.engine.weight_trace import Place, Product
 from fdfa.engine.weight_uses import WeightUses
 from fdfa.errors import ConfigError, UnsupportedModelError
+from fdfa.methods.record import Method
 
-__all__ = ["WeightMirror"]
+__all__ = ["RECORDS", "WeightMirror"]
 
 _MATRIX_PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::mv")
 _CONVOLUTIONS = ("aten::convolution", "aten::convolution_overrideable")
@@ -189,3 +190,19 @@ def _places(product: Product) -> list[Place]:
 
 def _operator(product: Product) -> str:
     return "" if product.operator is None else product.operator.name().split(".")[0]
+
+
+RECORDS = (
+    Method(
+        "weight-mirror",
+        WeightMirror,
+        "feedback weights that noise through each layer teaches the layer's weights",
+        "Akrout et al. 2019, arXiv:1904.05391",
+        weight_transport_free=True,
+        backward_pass_free=False,
+        probes=False,
+        extra_state="n_l m_l",
+        products="3 + 2 s",
+        aliases=("wm",),
+    ),
+)

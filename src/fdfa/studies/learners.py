@@ -11,7 +11,7 @@ from fdfa.data.dataset import Dataset
 from fdfa.engine.estimator import Estimator
 from fdfa.engine.heads import LocalHeads
 from fdfa.engine.local import LocalEstimator
-from fdfa.methods import methods, wrap
+from fdfa.methods import described, wrap
 
 __all__ = ["make_learner"]
 
@@ -42,7 +42,7 @@ def make_learner(
         >>> make_learner("l-bp", build_network(task, data, seed=0), data, {}).head_names
         ('relu1',)
     """
-    if method in methods() and issubclass(methods()[method].estimator, LocalEstimator):
+    if issubclass(described(method).estimator, LocalEstimator):
         example = data.train.first(2)[0].to(next(network.parameters()).device)
         network = LocalHeads(network, example)
     return wrap(method, network, **options)

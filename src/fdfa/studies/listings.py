@@ -23,10 +23,16 @@ def methods_report() -> RenderableType:
         For a rich console.
     """
     table = plain_table(
-        "method", "backward pass", "weight transport", "probes", "extra state", "cost"
+        "method",
+        "back-\nward",
+        "trans-\nport",
+        "un-\nlocked",
+        "probes",
+        "extra state",
+        "cost",
     )
     table.columns[0].no_wrap = True
-    for column in table.columns[1:4]:
+    for column in table.columns[1:5]:
         column.justify = "center"
     sentences = Table.grid(padding=(0, 2))
     sentences.add_column(no_wrap=True)
@@ -36,14 +42,18 @@ def methods_report() -> RenderableType:
             method.name,
             yes(not method.backward_pass_free),
             yes(not method.weight_transport_free),
+            yes(method.forward_unlocked),
             yes(method.probes),
             method.extra_state,
             method.products,
         )
-        sentences.add_row(method.name, f"{method.summary} ({method.source})")
+        others = f"; also {', '.join(method.aliases)}" if method.aliases else ""
+        sentences.add_row(method.name, f"{method.summary} ({method.source}{others})")
     legend = (
-        "Extra state: numbers kept beside the weights for each tap or layer l of n_l units and m_l "
-        "inputs, and K outputs. Cost: "
+        "Backward: an error travels backwards through the network. Transport: a feedback path "
+        "reads a weight of the forward pass. Unlocked: a layer could learn before the forward "
+        "pass has reached the output. Extra state: numbers kept beside the weights for each tap or "
+        "layer l of n_l units and m_l inputs, and K outputs. Cost: "
         "matrix products a layer and step, the forward pass counting one; s is the share of steps "
         "that probe. Options: fdfa methods --json."
     )

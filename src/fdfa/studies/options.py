@@ -7,7 +7,7 @@ from typing import Any
 
 import fdfa.data
 from fdfa.errors import ConfigError, unknown_name
-from fdfa.methods import methods
+from fdfa.methods import canonical, described
 from fdfa.studies.typed_options import typed_options
 
 __all__ = [
@@ -70,7 +70,7 @@ def method_options(method: str, texts: Mapping[str, str]) -> dict[str, Any]:
         {'feedback_rate': 0.05, 'taps': ('relu1', 'relu2')}
     """
     valid = list(resolved_options(method, {}))
-    function = methods()[method].estimator.__init__
+    function = described(method).estimator.__init__
     return typed_options(texts, function, valid=valid, owner=f"method {method!r}")
 
 
@@ -114,19 +114,21 @@ def options_by_method(chosen: Sequence[str], texts: Mapping[str, str]) -> dict[s
         >>> options_by_method(["dfa", "fdfa"], {"fdfa.probe_every": "4"})
         {'fdfa': {'probe_every': 4}}
     """
+    chosen = [canonical(method) for method in chosen]
     grouped: dict[str, dict[str, str]] = {}
     for name, value in texts.items():
         method, dot, option = name.rpartition(".")
-        method = _spelling(method)
+        method = canonical(method)
         if not dot:
             raise ConfigError(
                 f"option {name!r} does not say which method it is for. Write "
                 f"METHOD.{name}={value}, with a method of {', '.join(chosen)}."
             )
         if method not in chosen:
-            if method not in methods():
-                problem = unknown_name("method", method, list(methods()))
-                raise ConfigError(f"option {name!r}: {problem}")
+            try:
+                described(method)
+            except ConfigError as error:
+                raise ConfigError(f"option {name!r}: {error}") from None
             raise ConfigError(
                 f"option {name!r}: {method!r} takes no part in the comparison. Add it to the "
                 "methods, or leave the option out."
@@ -152,20 +154,15 @@ def rate_shares(texts: Mapping[str, str]) -> dict[str, float]:
         {'fg-w': 0.1}
     """
     shares = {}
-    for method, text in texts.items():
+    for given, text in texts.items():
+        method = canonical(given)
         try:
-            shares[_spelling(method)] = float(text)
+            shares[method] = float(text)
         except ValueError:
             raise ConfigError(
-                f"rate_shares: {_spelling(method)!r} takes a number, not {text!r}. Write "
-                f"{_spelling(method)}=0.1, say."
+                f"rate_shares: {method!r} takes a number, not {text!r}. Write {method}=0.1, say."
             ) from None
     return shares
-
-
-def _spelling(method: str) -> str:
-    """As the registry has it: :func:`assignments` writes underscores."""
-    return method.replace("_", "-")
 
 
 def resolved_options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,10 +182,7 @@ def resolved_options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
         >>> resolved_options("backpropagation", {"seed": 3})
         {'output': None, 'seed': 3}
     """
-    known = methods()
-    if method not in known:
-        raise ConfigError(unknown_name("method", method, list(known)))
-    defaults = known[method].options()
+    defaults = described(method).options()
     for name in given:
         if name not in defaults:
             raise ConfigError(f"method {method!r}: {unknown_name('option', name, list(defaults))}")

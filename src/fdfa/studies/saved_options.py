@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import fdfa.data
 from fdfa.errors import ConfigError
-from fdfa.methods import methods
+from fdfa.methods import described
 from fdfa.studies.json_values import plain
 from fdfa.studies.records import value_from_json
 from fdfa.studies.setup import CompareConfig, TrainConfig
@@ -72,7 +72,7 @@ def _typed_task(task: Task, where: str) -> Task:
 
 
 def _method(name: str) -> Callable[..., Any]:
-    return methods()[name].estimator
+    return described(name).estimator
 
 
 def _typed(

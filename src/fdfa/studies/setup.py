@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from fdfa.errors import ConfigError, unknown_name
-from fdfa.methods import methods
+from fdfa.methods import canonical, methods
 from fdfa.studies.task import Task
 from fdfa.training import TrainingSettings
 
@@ -125,7 +125,8 @@ class TrainConfig(Setup):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check every value."""
+        """Check every value; a method goes by its first name."""
+        object.__setattr__(self, "method", canonical(self.method))
         check_whole("seed", self.seed, least=0, most=MOST_SEED)
 
 
@@ -159,7 +160,11 @@ class CompareConfig(Setup):
     timing_rounds: int = 20
 
     def __post_init__(self) -> None:
-        """Check every value."""
+        """Check every value; methods go by their first names."""
+        object.__setattr__(self, "methods", tuple(canonical(name) for name in self.methods))
+        for what in ("options", "rate_shares"):
+            given = getattr(self, what)
+            object.__setattr__(self, what, {canonical(k): value for k, value in given.items()})
         if not self.methods:
             raise ConfigError("methods: there is nothing to compare. Name at least one method.")
         for name in self.methods:

@@ -1,0 +1,1 @@
+"""One record a method: its options worth testing, and what it does to them."""
