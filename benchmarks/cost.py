@@ -30,6 +30,7 @@ COUNTS: dict[str, tuple[float, float]] = {
     "adfa": (2, 0),
     "drtp": (2, 0),
     "ifa": (4, 1),
+    "pepita": (3, 0),
     "dkp": (2, 0),
     "fdfa": (3, 1),
     "fdfa-cv": (3, 1),
@@ -45,6 +46,7 @@ COUNTS: dict[str, tuple[float, float]] = {
     "weight-mirror": (5, 3),
     "fg-w": (3, 1),
     "multi-tangent": (9, 4),  # 1 + 2 k for k = 4 tangents
+    "multi-tangent-a": (9, 4),
     "ldfa-direct": (2, 0),
     "pseudo-zeroth-order": (2, 0),
     "l-bp": (3, 3),  # and 2 in the heads

@@ -157,8 +157,9 @@ def _with_magnitudes(weight: Tensor, generator: torch.Generator) -> Tensor:
     B = torch.empty(count, dtype=dtype, device=weight.device)
     step = math.sqrt(6 / sum(fans(weight))) / 2**15
     whole = (B, words.view(torch.int16)[:count], weight.to(dtype).flatten())
-    # piece by piece, each of which stays in the cache of a CPU
-    for part, bits, w in zip(*(torch.split(x, _IN_CACHE) for x in whole), strict=True):
+    # on a CPU in pieces that stay in its cache
+    size = _IN_CACHE if weight.device.type == "cpu" else count
+    for part, bits, w in zip(*(torch.split(x, size) for x in whole), strict=True):
         part.copy_(bits).mul_(w.sign().mul_(step))
     return B.view(weight.shape)
 
