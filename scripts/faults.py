@@ -41,6 +41,7 @@ EXCHANGED = "tests/oracles/test_feedback_weights.py"
 SIGNS = "tests/oracles/test_sign_symmetric.py"
 KOLEN_POLLACK = "tests/oracles/test_kolen_pollack.py"
 MIRROR = "tests/oracles/test_weight_mirror.py"
+WEIGHT_RULES = "tests/engine/test_weight_rules.py"
 USER_CODE = "tests/engine/test_user_code.py"
 TAPS = "tests/engine/test_taps_auto.py"
 
@@ -310,6 +311,20 @@ FAULTS = (
         "                return _Marked(self, weight, tensor)",
         "                pass",
         (f"{EXCHANGED}::test_three_layers_by_hand_over_several_steps",),
+    ),
+    Fault(
+        "a tangent along the weights alone, not along the layer's input",
+        "engine/weight_rules.py",
+        "through if tangent is None else tangent.add_(through)",
+        "through if tangent is None else tangent",
+        (f"{WEIGHT_RULES}::test_tangent_is_that_of_torch",),
+    ),
+    Fault(
+        "a factor that signs drawn anew do not get",
+        "engine/probes.py",
+        "        table = table * scale\n",
+        "        pass\n",
+        (f"{PROBES}::test_a_scale_is_a_factor",),
     ),
     Fault(
         "signs without their scale",
