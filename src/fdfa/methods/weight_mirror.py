@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from fdfa.engine.distributed import process_rank, sum_over_processes
+from fdfa.engine.distributed import process_count, process_rank, sum_over_processes
 from fdfa.engine.feedback_weight_estimator import FeedbackWeightEstimator
 from fdfa.engine.feedback_weights import WeightStart, check_start, draw_start
 from fdfa.engine.probes import Probe
@@ -132,7 +132,11 @@ class WeightMirror(FeedbackWeightEstimator):
         )
         for name, estimate in zip(names, estimates, strict=True):
             B = kept[name]
-            turned = torch.add(B, estimate.to(B.dtype), alpha=self.mirror_rate / count)
+            estimate = estimate.to(B.dtype)
+            # what this process alone has made is of no more use: its memory becomes the new B's
+            spent = process_count() == 1 and estimate.stride() == B.stride()
+            place = estimate if spent else None
+            turned = torch.add(B, estimate, alpha=self.mirror_rate / count, out=place)
             if self.growth_control:
                 turned *= B.norm() / turned.norm()
             kept[name] = turned
