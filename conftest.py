@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import gc
 import signal
 
 import pytest
@@ -39,6 +40,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         traced[test] += 1
         if traced[test] > _PARAMETERS_TRACED:
             item.add_marker("no_cover")  # of pytest-cov
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests and all of torch are not looked through again at every collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from fdfa.errors import CheckpointError, UnsupportedModelError
 from fdfa.methods import methods
 from tests.contract.networks import batch, busy, dense
 from tests.contract.steps import assert_same_bits, backward, own_state, snapshot, train
-from tests.methods import CASES, METHODS, Case, MethodInfo
+from tests.methods import CASES, FAST_CASES, METHODS, Case, MethodInfo
 
 
 def _trained(case: Case, model: nn.Module | None = None, first: int = 0) -> Estimator:
@@ -36,10 +36,13 @@ def _assert_refused(learner: Estimator, state: Any, text: str, **options: Any) -
     backward(learner, batch(9))
 
 
+_FAST = {case.info.name for case in FAST_CASES}
+
+
 @pytest.mark.parametrize(
     ("reader", "writer"),
     [
-        pair
+        pytest.param(*pair, marks=() if {info.name for info in pair} <= _FAST else pytest.mark.slow)
         for pair in itertools.permutations(METHODS, 2)
         if len({methods()[info.name].estimator for info in pair}) == 2  # no presets of one class
     ],
