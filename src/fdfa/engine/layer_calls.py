@@ -7,13 +7,12 @@ in ``nn.Linear`` or as ``F.linear`` in a model's own code.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from fdfa.engine.graph import Node
@@ -22,7 +21,7 @@ from fdfa.engine.outputs import output_tensor
 from fdfa.engine.saved_tensors import checkpoint_region
 from fdfa.errors import UnsupportedModelError
 
-__all__ = ["Layer", "LayerWatch", "Layers", "find_layers"]
+__all__ = ["Layer", "LayerWatch", "Layers", "find_layers", "map_arguments"]
 
 # These mix units; the signal ends here, where layers learn one by one.
 PRODUCTS = {
@@ -94,11 +93,16 @@ class LayerWatch(TorchFunctionMode):
 
     Args:
         model: whose parameters count.
+
+    Attributes:
+        count: layers met so far.
+        aliases: what functions get in place of parameters, by the parameter's id.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.count = 0
+        self.aliases: dict[int, Tensor] = {}
         self._names = {id(p): (name,) for name, p in model.named_parameters()}
         self._made_of = WeakTensorKeyDictionary()  # of parameters alone: names
         self._pending = WeakTensorKeyDictionary()  # layers without an activation yet
@@ -118,17 +122,6 @@ class LayerWatch(TorchFunctionMode):
         """
         return func(*args, **kwargs)
 
-    def parameter(self, value: Any) -> Any:
-        """What stands in for an argument of a function that gets parameters.
-
-        Args:
-            value: any of its arguments.
-
-        Returns:
-            The same, unless it is a parameter and a subclass says otherwise.
-        """
-        return value
-
     def activated(self, number: int, h: Tensor) -> None:
         """A layer's activation has been computed.
 
@@ -146,8 +139,8 @@ class LayerWatch(TorchFunctionMode):
         learned = [self._learned(tensor) for tensor in given]
         parameters = tuple(dict.fromkeys(n for names in learned for n in names))
         alone = all(learned)
-        if parameters:
-            args, kwargs = tree_map(self.parameter, (args, kwargs))
+        if parameters and self.aliases:
+            args, kwargs = map_arguments((args, kwargs), self._alias)
         pending: frozenset[int] = frozenset()
         if parameters and not alone and torch.is_grad_enabled():
             units = max(t.numel() for t, names in zip(given, learned, strict=True) if names)
@@ -173,6 +166,9 @@ class LayerWatch(TorchFunctionMode):
                 waiting = frozenset()
             self._pending[made] = waiting
         return returned
+
+    def _alias(self, tensor: Tensor) -> Tensor:
+        return self.aliases.get(id(tensor), tensor)
 
     def _learned(self, tensor: Tensor) -> tuple[str, ...]:
         own = self._names.get(id(tensor))
@@ -303,6 +299,25 @@ def _no_backward(saved: None) -> Tensor:
         " backward()), which the search for its layers cannot follow: it saves nothing for"
         " backward. Take that out of the forward pass."
     )
+
+
+def map_arguments(value: Any, function: Callable[[Tensor], Any]) -> Any:
+    """A function's arguments, or results, with another value in the place of every tensor.
+
+    Args:
+        value: nested in tuples, lists and dicts.
+        function: called with every tensor.
+
+    Returns:
+        A copy.
+    """
+    if isinstance(value, Tensor):
+        return function(value)
+    if type(value) in (tuple, list):
+        return type(value)(map_arguments(entry, function) for entry in value)
+    if type(value) is dict:
+        return {key: map_arguments(entry, function) for key, entry in value.items()}
+    return value
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

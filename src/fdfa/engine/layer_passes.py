@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from fdfa.engine.graph import leaves_behind
-from fdfa.engine.layer_calls import Layer, Layers, LayerWatch
+from fdfa.engine.layer_calls import Layer, Layers, LayerWatch, map_arguments
 from fdfa.errors import UnsupportedModelError
 
 __all__ = ["KeepingPass", "LearningPass"]
@@ -53,7 +52,7 @@ class KeepingPass(_KnownPass):
     def call(self, number: int, layer: Layer, func: Any, args: Any, kwargs: Any) -> Any:
         """Run it and let the graph go."""
         known = self._known(number, layer)
-        returned = tree_map(_detached, func(*args, **kwargs))
+        returned = map_arguments(func(*args, **kwargs), Tensor.detach)
         if not known.last and not known.activated:
             self.kept[number] = returned.clone()
         return returned
@@ -95,8 +94,9 @@ class LearningPass(_KnownPass):
         self.gradients: dict[str, Tensor] = {}
         self._kept, self._shares, self._samples = kept, shares, samples
         # not the parameters themselves, whose hooks are for the gradient that they get
-        self._aliases = {id(p): p.detach().requires_grad_() for p in wanted.values()}
-        self._wanted = {name: self._aliases[id(p)] for name, p in wanted.items()}
+        self._wanted = {name: p.detach().requires_grad_() for name, p in wanted.items()}
+        self.aliases = {id(p): self._wanted[name] for name, p in wanted.items()}
+        self._own = {id(alias) for alias in self._wanted.values()}
         if source is not None:
             self._wanted[""] = source
         self._inputs = set() if source is None else {id(source)}
@@ -106,7 +106,7 @@ class LearningPass(_KnownPass):
         """Run it on inputs without a graph; only the last layers' own goes on."""
         known = self._known(number, layer)
         if known.is_product:
-            args, kwargs = tree_map(self._constant, (args, kwargs))
+            args, kwargs = map_arguments((args, kwargs), self._constant)
         returned = func(*args, **kwargs)
         if known.last:
             return returned
@@ -117,10 +117,6 @@ class LearningPass(_KnownPass):
         if not known.activated:
             self.activated(number, z)
         return z
-
-    def parameter(self, value: Any) -> Any:
-        """Its alias in this pass."""
-        return self._aliases.get(id(value), value)
 
     def activated(self, number: int, h: Tensor) -> None:
         """The layer learns."""
@@ -154,14 +150,11 @@ class LearningPass(_KnownPass):
                 before = self.gradients.get(name)
                 self.gradients[name] = gradient if before is None else before + gradient
 
-    def _constant(self, value: Any) -> Any:
+    def _constant(self, value: Tensor) -> Tensor:
         """An input without the graph of a layer before it; the model's own input stays."""
-        if not isinstance(value, Tensor) or not value.requires_grad or self._is_learned(value):
+        if not value.requires_grad or id(value) in self._own or self._learned(value):
             return value
         return value if leaves_behind(value) <= self._inputs else value.detach()
-
-    def _is_learned(self, value: Tensor) -> bool:
-        return any(value is alias for alias in self._aliases.values()) or bool(self._learned(value))
 
     def _check_samples(self, number: int, h: Tensor) -> None:
         if h.shape[:1] != (self._samples,):
@@ -170,7 +163,3 @@ class LearningPass(_KnownPass):
                 f" {self._samples} samples in front, so that a loss a sample cannot weigh them."
                 " Pass a loss function that returns one number."
             )
-
-
-def _detached(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else value
