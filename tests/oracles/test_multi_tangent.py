@@ -56,6 +56,11 @@ def test_as_many_tangents_as_weights_give_the_gradient(tangents: str, k: int) ->
         torch.testing.assert_close(gradient(learner, data()), g, rtol=1e-7, atol=1e-10)
 
 
+def test_of_too_many_tangents_the_first_are_taken() -> None:
+    few, many = (directions(_learner(small(), count=k), 0) for k in (N, 40))
+    assert torch.equal(few, many)
+
+
 def test_rademacher_tangents_are_drawn_until_they_are_independent() -> None:
     """Of pairs of signs, half are dependent."""
     for seed in range(30):

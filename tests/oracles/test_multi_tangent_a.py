@@ -153,6 +153,15 @@ def test_as_many_tangents_as_units_give_the_gradient(kind: str, k: int) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
 
 
+def test_of_too_many_tangents_the_first_are_taken() -> None:
+    x, _ = batch()
+    few, many = (
+        tangents(fdfa.wrap("multi-tangent-a", network(), taps=TAPS, seed=5, count=k), x)
+        for k in (N_UNITS, 40)
+    )
+    assert torch.equal(few, many)
+
+
 def test_positions_are_samples_of_their_own() -> None:
     """(N, T, ...) with sample_dims=2: k tangents for every position."""
     model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double()
