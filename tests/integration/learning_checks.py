@@ -40,6 +40,7 @@ TAUGHT = {
     "ldfa-q-and-p",
     "ldfa-direct-q-and-p",
     "pepita-default",
+    "l-bp-default",
 )
 def equals_one_process_on_the_joined_batch(rank: int, name: str) -> None:
     learner, alone = BY_NAME[name].wrap(dense()), BY_NAME[name].wrap(dense())
@@ -120,7 +121,7 @@ def ranks_draw_unlike_probes(rank: int, name: str) -> None:
         assert torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1].abs() < 0.6
 
 
-@check(*FAST, "pseudo-zeroth-order-window-3")
+@check(*FAST, "pseudo-zeroth-order-window-3", "lg-fg-a-normal")
 def everything_stays_bit_equal_on_all_ranks(rank: int, name: str) -> None:
     """Weights, maps, their optimiser's state; with batch norm, dropout and uneven batches."""
     learner = BY_NAME[name].wrap(busy())

@@ -71,6 +71,8 @@ def switches_change_nothing(rank: int, switch: str) -> None:
         "fg-w-normal",
         "multi-tangent-projection",
         "spsa-rademacher",
+        "l-bp-default",
+        "lg-fg-a-normal",
     ):
         expected = _trained(BY_NAME[name], rank, dense())
         assert_close_to_rounding(
@@ -98,6 +100,7 @@ def unused_layer_changes_nothing(rank: int, switch: str) -> None:
     "fdfa-innovation",
     "fdfa-every-4",
     "fg-w-normal",
+    "l-bp-default",
 )
 def no_sync_accumulates(rank: int, name: str) -> None:
     """Gradients are exchanged once, at the last micro-batch; maps learn at each, as ever."""
