@@ -53,10 +53,10 @@ class LinearHead(nn.Module):
         """What the output might be.
 
         Args:
-            h: the activation, (N, *shape); any number of dimensions may count samples.
+            h: the activation, ``(N, *shape)``; any number of dimensions may count samples.
 
         Returns:
-            (N, *outputs).
+            ``(N, *outputs)``.
 
         Example:
             >>> LinearHead((3,), (2, 2))(torch.ones(5, 7, 3)).shape
