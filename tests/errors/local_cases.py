@@ -51,6 +51,14 @@ def _changed_output(here: Here) -> None:
     criterion(output, torch.zeros(len(output), dtype=torch.int64)).backward()
 
 
+def _another_size(here: Here) -> None:
+    model = nn.Sequential(
+        nn.Conv1d(1, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Conv1d(2, 3, 1), nn.Flatten()
+    )
+    learner = fdfa.wrap("l-bp", fdfa.LocalHeads(model, torch.ones(2, 1, 8), taps=["1"]))
+    learner(torch.ones(2, 1, 9))
+
+
 def _a_head_that_changed(here: Here) -> None:
     learner = _learner("l-bp")
     learner.heads[0].outputs = (1, 3)
@@ -81,6 +89,7 @@ LOCAL_CASES = [
         lambda here: _heads(lambda shape, outputs: nn.Linear(shape[0], 5)),
     ),
     Case("a head that came to be unlike the output", UnsupportedModelError, _a_head_that_changed),
+    Case("a head for another size", UnsupportedModelError, _another_size),
     Case("a head whose tap is never called", UnsupportedModelError, _never_called),
     Case("a local loss of a changed output", FDFAError, _changed_output),
     Case(

@@ -39,8 +39,8 @@ class LinearHead(nn.Module):
 
     def __init__(self, shape: Sizes, outputs: Sizes) -> None:
         super().__init__()
-        self.outputs = outputs
-        self._unit_dims = len(shape)
+        self.shape = tuple(shape)
+        self.outputs = tuple(outputs)
         units, components = math.prod(shape), math.prod(outputs)
         # without the random weights, which would move the generator
         self.linear: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
@@ -58,11 +58,20 @@ class LinearHead(nn.Module):
         Returns:
             ``(N, *outputs)``.
 
+        Raises:
+            UnsupportedModelError: if the activation has another shape than the head was made for.
+
         Example:
             >>> LinearHead((3,), (2, 2))(torch.ones(5, 7, 3)).shape
             torch.Size([5, 7, 2, 2])
         """
-        samples = h.shape[: h.dim() - self._unit_dims]
+        samples = h.shape[: h.dim() - len(self.shape)]
+        if (seen := h.shape[len(samples) :]) != self.shape:
+            raise UnsupportedModelError(
+                f"a linear head for activations {self.shape} met {tuple(seen)}: inputs of other"
+                " sizes need heads of their own. Make the heads with an example of the inputs, or"
+                " pass head= for heads that take any size, by a mean over positions, say."
+            )
         y: Tensor = self.linear(h.reshape(*samples, -1)).view(*samples, *self.outputs)
         return y
 
