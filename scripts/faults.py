@@ -467,7 +467,7 @@ FAULTS = (
     ),
     Fault(
         "an error that still holds its share of the mean",
-        "methods/pepita.py",
+        "engine/modulation.py",
         "errors = torch.where(share == 0, 0, e.reshape(len(x), -1) / share)",
         "errors = e.reshape(len(x), -1)",
         (f"{PEPITA}::test_equals_the_naive_loop",),

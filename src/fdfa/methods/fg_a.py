@@ -110,6 +110,6 @@ RECORDS = (
         probes=True,
         extra_state="none",
         products="3",
-        aliases=("activity-perturbed-forward-gradient",),
+        aliases=("activity-perturbed-forward-gradient", "activity-perturbation"),
     ),
 )

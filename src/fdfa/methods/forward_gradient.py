@@ -156,6 +156,7 @@ RECORDS = (
         aliases=(
             "forward-gradient",
             "weight-perturbed-forward-gradient",
+            "weight-perturbation",
         ),
     ),
 )

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from fdfa.engine.credit import seal
 from fdfa.engine.distributed import agreed
 from fdfa.engine.estimator import Estimator
 from fdfa.engine.feedback import FeedbackMaps, feedback_entries
 from fdfa.engine.layer_calls import Layers, find_layers
-from fdfa.engine.layer_passes import KeepingPass, LearningPass
-from fdfa.engine.notes import Note, notes_around
+from fdfa.engine.layer_passes import KeepingPass
+from fdfa.engine.modulation import FirstPass, Modulated
 from fdfa.engine.outputs import map_tensors, output_tensor
 from fdfa.engine.probes import generator_for
 from fdfa.engine.repetition import Repetition
 from fdfa.engine.structure import fingerprint, refuse_compiled, signature
-from fdfa.engine.targets import shares_of, weighed
-from fdfa.errors import ConfigError, FDFAError, ProbeError, UnsupportedModelError
+from fdfa.errors import ConfigError, ProbeError, UnsupportedModelError
 from fdfa.methods.record import Method
 
 __all__ = [
@@ -122,21 +119,24 @@ class PEPITA(Estimator):
         if not leaves:
             return self.model(*args, **kwargs)
         args, kwargs = map_tensors((args, dict(kwargs)), Tensor.detach)
-        repetition = Repetition(self.model, args, kwargs)
+        source, repetition = _input(args, kwargs), Repetition(self.model, args, kwargs)
+        versions = tuple(tensor._version for tensor in (*leaves.values(), source))
         with KeepingPass(self.model, layers) as keeping:
             returned = self.model(*args, **kwargs)
-        found = output_tensor(returned, name=self.output, sample_dims=1)
-        first = _FirstPass(
-            self,
-            layers,
-            repetition,
-            source=_input(args, kwargs),
-            # a difference of rounded activations would be noise
-            kept=None if _rounds(x.device) else keeping.kept,
+        found = self._output_of(returned)
+        first = FirstPass(
+            model=self.model,
+            method=self.method,
+            find_output=self._output_of,
+            project=self.feedback["input"].forward,
+            layers=layers,
+            repetition=repetition,
+            source=source,
+            kept=None if torch.is_autocast_enabled(x.device.type) else keeping.kept,
             leaves=tuple(leaves),
-            versions=tuple(leaf._version for leaf in leaves.values()),
+            versions=versions,
         )
-        y: Tensor = _Modulated.apply(first, found, *leaves.values())  # type: ignore[no-untyped-call]
+        y: Tensor = Modulated.apply(first, found, *leaves.values())  # type: ignore[no-untyped-call]
 
         def joined_or_sealed(tensor: Tensor) -> Tensor:
             if tensor is found:
@@ -161,6 +161,9 @@ class PEPITA(Estimator):
             self._make_map(math.prod(layers.output_shape[1:]), math.prod(x.shape[1:]), x)
             self._kinds[key] = layers
         return self._kinds[key]
+
+    def _output_of(self, returned: Any) -> Tensor:
+        return output_tensor(returned, name=self.output, sample_dims=1)
 
     def _make_map(self, outputs: int, units: int, x: Tensor) -> None:
         # once: a later structure may be met by one process alone
@@ -193,92 +196,6 @@ class PEPITA(Estimator):
         return {**self.__dict__, "_kinds": {}}
 
 
-@dataclasses.dataclass
-class _FirstPass:
-    """What the first pass leaves for the second."""
-
-    learner: PEPITA
-    layers: Layers
-    repetition: Repetition
-    source: Tensor
-    kept: dict[int, Tensor] | None
-    leaves: tuple[str, ...]
-    versions: tuple[int, ...]
-
-    def gradients(
-        self, e: Tensor, notes: Sequence[Note], needed: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """By name of the leaf, as far as the second pass reaches it."""
-        told = [
-            (_known(note.loss_of), weight) for note, weight in weighed(notes, method=PEPITA.method)
-        ]
-        x, model = self.source, self.learner.model
-        shares = shares_of([weight for _, weight in told], len(x))
-        share = shares.unsqueeze(-1) if shares.dim() else shares
-        errors = torch.where(share == 0, 0, e.reshape(len(x), -1) / share)
-        kept = self.kept if self.kept is not None else self._kept_unrounded()
-        moved = self.learner.feedback["input"].forward(errors).view(x.shape).to(x.dtype)
-        moved = (x + moved).requires_grad_("" in needed)
-        learning = LearningPass(
-            model,
-            self.layers,
-            kept=kept,
-            shares=shares,
-            samples=len(x),
-            wanted={name: leaf for name, leaf in needed.items() if name},
-            source=moved if "" in needed else None,
-        )
-        repetition = self.repetition
-        args, kwargs = map_tensors(
-            (repetition.args, repetition.kwargs), lambda tensor: moved if tensor is x else tensor
-        )
-        with torch.enable_grad(), repetition.again():
-            with learning:
-                returned = model(*args, **kwargs)
-            y = output_tensor(returned, name=self.learner.output, sample_dims=1)
-            again = [(loss_of(y), weight) for loss_of, weight in told]
-            ends = [(loss, weight.to(loss.dtype)) for loss, weight in again if loss.requires_grad]
-            if ends:
-                losses, weights = zip(*ends, strict=True)
-                learning.learn(losses, weights, self.layers.last_parameters)
-        return learning.gradients
-
-    def _kept_unrounded(self) -> dict[int, Tensor]:
-        repetition, model = self.repetition, self.learner.model
-        keeping = KeepingPass(model, self.layers)
-        with torch.enable_grad(), repetition.again(), keeping:
-            model(*repetition.args, **repetition.kwargs)
-        return keeping.kept
-
-
-class _Modulated(torch.autograd.Function):
-    """The one node between the loss and the weights."""
-
-    @staticmethod
-    def forward(ctx: Any, first: _FirstPass, y: Tensor, *leaves: Tensor) -> Tensor:
-        ctx.first, ctx.leaves = first, leaves
-        ctx.fdfa_notes = notes_around()
-        ctx.set_materialize_grads(False)
-        return y.detach()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, e: Tensor | None) -> Any:
-        first: _FirstPass = ctx.first
-        if e is None:
-            return None, None, *(None for _ in first.leaves)
-        if tuple(leaf._version for leaf in ctx.leaves) != first.versions:
-            raise RuntimeError(
-                "a weight, or the input, was changed in place between the forward pass and its"
-                " backward: the second pass of method 'pepita' would run on other values than the"
-                " first. Run backward() before the optimiser steps."
-            )
-        wanted = zip(first.leaves, ctx.leaves, ctx.needs_input_grad[2:], strict=True)
-        needed = {name: leaf for name, leaf, wanted in wanted if wanted}
-        found = first.gradients(e, ctx.fdfa_notes, needed)
-        return None, None, *(found.get(name) for name in first.leaves)
-
-
 def _input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     """The one tensor that the error may move."""
     found: dict[int, Tensor] = {}
@@ -299,21 +216,6 @@ def _input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     return next(iter(found.values()))
 
 
-def _known(loss_of: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor]:
-    """The loss of another output: nothing may lie between output and loss function."""
-    if loss_of is None:
-        raise FDFAError(
-            "the loss function got something else than the learner's own output, and it has to"
-            " be called again with the output of a second pass. Put what lies between into it:"
-            " criterion = learner.criterion(lambda y, t: loss_function(f(y), t))."
-        )
-    return loss_of
-
-
-def _rounds(device: torch.device) -> bool:
-    return torch.is_autocast_enabled(device.type)
-
-
 RECORDS = (
     Method(
         "pepita",
@@ -325,6 +227,6 @@ RECORDS = (
         probes=False,
         extra_state="K m_1 once",
         products="3",
-        forward_unlocked=True,
+        aliases=("error-driven-input-modulation",),
     ),
 )

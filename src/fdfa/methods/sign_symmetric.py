@@ -175,7 +175,7 @@ RECORDS = (
         probes=False,
         extra_state="none",
         products="3",
-        aliases=("uniform-sign-symmetric",),
+        aliases=("uniform-sign-symmetric", "sign-symmetry"),
     ),
     Method(
         "brsf",
