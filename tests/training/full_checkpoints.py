@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from fdfa.training import Callback, Checkpoint, StepResult, Trainer, TrainingSettings, capture
-from tests.methods import NAMES, adam_on_maps, wrap_by_name
+from tests.methods import NAMES, wrap_by_name
+from tests.records.info import adam_on_maps
 from tests.training.networks import busy, pictures
 
 __all__ = ["FULL", "KINDS", "Counter", "Keep", "fresh", "full_checkpoint", "learner"]
