@@ -10,6 +10,7 @@ import pytest
 import fdfa
 from fdfa.cli import main
 from fdfa.cli.parsing import COMMANDS
+from fdfa.cli.reproducing import REPRODUCED
 from tests.cli.typed import COMPARE, QUICK, Capture, words
 
 
@@ -18,10 +19,13 @@ def test_version(capsys: Capture) -> None:
     assert capsys.readouterr().out == f"fdfa {fdfa.__version__}\n"
 
 
-DATA_COMMANDS = ["data list", "data get", "data verify"]
+INNER_COMMANDS = [
+    *("data list", "data get", "data verify"),
+    *(f"reproduce {name}" for name in REPRODUCED),
+]
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *DATA_COMMANDS])
+@pytest.mark.parametrize("command", [*COMMANDS, *INNER_COMMANDS])
 def test_help_teaches_with_an_example_that_can_be_typed(command: str, capsys: Capture) -> None:
     assert main([*command.split(), "--help"]) == 0
     text = capsys.readouterr().out

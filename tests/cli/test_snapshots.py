@@ -18,6 +18,7 @@ import torch
 
 from fdfa.cli import main
 from fdfa.cli.parsing import COMMANDS
+from fdfa.cli.reproducing import REPRODUCED
 from fdfa.studies.memory import StepMemory
 from fdfa.studies.speed import StepTime
 
@@ -33,6 +34,7 @@ HELP = {
     "help": [],
     **{f"help-{name}": [name, "--help"] for name in COMMANDS},
     **{f"help-data-{action}": ["data", action, "--help"] for action in ("list", "get", "verify")},
+    **{f"help-reproduce-{name}": ["reproduce", name, "--help"] for name in REPRODUCED},
 }
 ANSWERS = {
     "methods": ["methods"],
@@ -50,12 +52,18 @@ ANSWERS = {
     "compare-dry-run": ["compare", *QUICK, "--seeds", "2", "--dry-run"],
     "compare-with-a-failure": ["compare", "--methods", "dfa", "fdfa", "--seeds", "1", *WILD],
     "resume-what-is-finished": ["resume", "runs/first"],
+    "reproduce-list": ["reproduce", "list"],
+    "reproduce": [
+        *("reproduce", "multi-tangent", "--parts", "sphere", "styblinski-tang"),
+        *("--steps", "4", "--seeds", "1", "--out", "runs/new"),
+    ],
     "evaluate": ["evaluate", "runs/first"],
     "evaluate-validation": ["evaluate", "runs/first", "--part", "validation"],
 }
 COMPLAINTS = {
     "unknown-command": ["trian"],
     "unknown-data-command": ["data", "lst"],
+    "unknown-reproduction": ["reproduce", "multi-tangnt"],
     "unknown-option": ["train", "--epoch", "3"],
     "unknown-option-far-off": ["train", "--frobnicate"],
     "unknown-word": ["train", "fdfa"],
@@ -90,7 +98,7 @@ COMPLAINTS = {
     "no-such-device": ["train", "--device", "gpu"],
 }
 # Lines of theirs are longer than 80 columns: a summary, a usage and an answer in one piece.
-TOO_WIDE = ("help-compare", "help-data-verify", "data-verify")
+TOO_WIDE = ("help", "help-compare", "help-data-verify", "data-verify")
 # What else than 0 they end with.
 STATUS = {"train-that-fails": 1, "compare-with-a-failure": 1, "data-are-not-there": 1}
 
@@ -155,7 +163,8 @@ def picture(argv: list[str], width: int, place: Path) -> tuple[str, int]:
         texts.append(stream.read())
     assert "\x1b" not in "".join(texts), "colours where there is no terminal"
     measured = (
-        argv[:1] in (["train"], ["compare"], ["resume"], ["evaluate"]) and "--help" not in argv
+        argv[:1] in (["train"], ["compare"], ["resume"], ["evaluate"], ["reproduce"])
+        and "--help" not in argv
     )
     parts = [f"$ fdfa {' '.join(argv)}  # status {status}"]
     parts += [masked(text, measured=measured) for text in texts if text]

@@ -34,6 +34,10 @@ def every_answer(made: Path) -> dict[str, list[str]]:
         "models": ["models"],
         "data list": ["data", "list"],
         "data verify": ["data", "verify", "digits"],
+        "reproduce list": ["reproduce", "list"],
+        "reproduce multi-tangent": [
+            *("reproduce", "multi-tangent", "--parts", "sphere", "--steps", "3", "--seeds", "1")
+        ],
     }
 
 
@@ -49,6 +53,14 @@ CALLS = {
     "data list": ("fdfa.studies.data_sets.list_data_sets", "fdfa.cli.data_sets.list_data_sets"),
     "data get": ("fdfa.studies.data_sets.get", "fdfa.cli.data_sets.get"),
     "data verify": ("fdfa.studies.data_sets.verify", "fdfa.cli.data_sets.verify"),
+    "reproduce list": (
+        "fdfa.studies.reproduce.reproductions",
+        "fdfa.cli.reproducing.reproductions",
+    ),
+    "reproduce multi-tangent": (
+        "fdfa.studies.reproduce.reproduce",
+        "fdfa.cli.reproducing.reproduce",
+    ),
     "train --dry-run": (
         "fdfa.studies.rehearsal.rehearse_study",
         "fdfa.cli.training.rehearse_study",

@@ -119,8 +119,8 @@ def _run_command(command: Command) -> None:
 
 
 def _needs_files(arguments: list[str]) -> bool:
-    """Whether a command wants a data set that is not here: then its words alone are checked."""
-    if arguments[0] == "data":
+    """Whether a command wants data, or time, that is not here: its words alone are checked."""
+    if arguments[0] in ("data", "reproduce"):  # the reproductions take their time besides
         return arguments[1] != "list"
     return "--data" in arguments and arguments[arguments.index("--data") + 1] != "digits"
 

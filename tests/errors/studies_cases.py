@@ -22,6 +22,9 @@ from fdfa.studies.options import (
     rate_shares,
 )
 from fdfa.studies.preview import PreviewConfig, preview
+from fdfa.studies.reproduce import reproduce
+from fdfa.studies.reproduce.low_dimensional_feedback import LowDimensionalFeedbackSettings
+from fdfa.studies.reproduce.multi_tangent import MultiTangentSettings
 from fdfa.studies.scoring import score_on
 from fdfa.studies.setup import Machine, Records, TrainConfig
 from fdfa.studies.task import Task, load_data, model_options, resolved
@@ -100,6 +103,10 @@ SETUPS = [
         "options of a method that is not compared",
         lambda: compare(CompareConfig(methods=("dfa",), options={"fdfa": {"probe_every": 4}})),
     ),
+    _refused("an unknown reproduction", lambda: reproduce("multi-tangnt")),
+    _refused("settings of another reproduction", lambda: reproduce("multi-tangent", Task())),
+    _refused("an unknown part of a reproduction", lambda: MultiTangentSettings(parts=("cube",))),
+    _refused("no ranks", lambda: LowDimensionalFeedbackSettings(ranks=())),
     _refused("all beside another method", lambda: CompareConfig(methods=("all", "dfa"))),
     _refused("a share of the rate that is no number", lambda: rate_shares({"dfa": "half"})),
     _refused(

@@ -13,6 +13,7 @@ from rich.console import Console
 from fdfa.cli.command import first_line
 from fdfa.cli.data_sets import ACTIONS, Data
 from fdfa.cli.looking import Explain, Methods, Models
+from fdfa.cli.reproducing import REPRODUCED, Reproduce
 from fdfa.cli.training import Compare, Evaluate, Resume, Train
 from fdfa.errors import ConfigError, unknown_name
 from fdfa.studies.options import assignments
@@ -29,7 +30,10 @@ COMMANDS: dict[str, Any] = {
     "methods": Methods,
     "models": Models,
     "data": Data,
+    "reproduce": Reproduce,
 }
+# Commands that have commands of their own.
+_ACTIONS = {"data": ACTIONS, "reproduce": REPRODUCED}
 _SHELLS = ("bash", "zsh")  # tyro needs another package for tcsh
 # Typed twice, the second would silently take the place of the first.
 _ONCE = (
@@ -88,10 +92,11 @@ def parse(argv: Sequence[str]) -> Command:
     for option in (f"--{name}" for name in _ONCE):
         if given.count(option) > 1:
             raise ConfigError(f"{option} is given twice: the first would be lost. Give it once.")
-    action = argv[1] if argv[:1] == ["data"] and len(argv) > 1 else "-"
-    if not action.startswith("-") and action not in ACTIONS:
-        known = [f"data {name}" for name in ACTIONS]
-        raise ConfigError(unknown_name("command", f"data {action}", known))
+    actions = _ACTIONS.get(argv[0], {}) if argv else {}
+    action = argv[1] if actions and len(argv) > 1 else "-"
+    if not action.startswith("-") and action not in actions:
+        known = [f"{argv[0]} {name}" for name in actions]
+        raise ConfigError(unknown_name("command", f"{argv[0]} {action}", known))
     command: Command = _read(argv)
     return command
 
@@ -106,8 +111,9 @@ def _read(argv: Sequence[str]) -> Any:
     )
     if argv and argv[0] in COMMANDS:
         kind, words = COMMANDS[argv[0]], 1
-        if kind is Data and argv[1:2] and argv[1] in ACTIONS:
-            kind, words = ACTIONS[argv[1]], 2
+        actions = _ACTIONS.get(argv[0], {})
+        if argv[1:2] and argv[1] in actions:
+            kind, words = actions[argv[1]], 2
         default = _from_config(kind, argv)
         return tyro.cli(
             kind,

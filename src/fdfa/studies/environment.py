@@ -14,7 +14,7 @@ import torch
 
 from fdfa.data.dataset import Dataset
 
-__all__ = ["environment", "git_state"]
+__all__ = ["environment", "git_state", "surroundings"]
 
 
 def environment(
@@ -30,6 +30,23 @@ def environment(
     Returns:
         For ``config.json``.
     """
+    return {
+        **surroundings(device=device, code=code),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "data_sha256": data.checksum(),
+    }
+
+
+def surroundings(*, device: torch.device | None = None, code: Path | None = None) -> dict[str, Any]:
+    """The part of it that has nothing to do with data: versions, machine, the user's code.
+
+    Args:
+        device: where it is computed.
+        code: folder of the user's own code; None for where the user stands.
+
+    Returns:
+        For ``config.json``.
+    """
     device = device or torch.device("cpu")
     return {
         "fdfa": version("fdfa"),
@@ -38,8 +55,6 @@ def environment(
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
-        "data_sha256": data.checksum(),
         "git": git_state(code or Path.cwd()),
     }
 

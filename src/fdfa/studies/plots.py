@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["learning_curves", "write_learning_curves"]
+__all__ = ["COLOURS", "STYLES", "learning_curves", "write_learning_curves"]
 
 # The colours of Okabe & Ito, told apart by all kinds of colour vision; yellow is too light for a
 # line. Line styles say the same once more, for a print in black and white.
-_COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_STYLES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
+COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+STYLES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
     "solid",
     (0, (5, 2)),
     (0, (1, 1.4)),
@@ -118,7 +118,7 @@ def _draw(
         for at_epoch in itertools.zip_longest(*scores)
     ]
     epochs = range(1, len(columns) + 1)
-    colour, style = _COLOURS[number % len(_COLOURS)], _STYLES[number % len(_STYLES)]
+    colour, style = COLOURS[number % len(COLOURS)], STYLES[number % len(STYLES)]
     axes.fill_between(
         epochs,
         [min(c) for c in columns],

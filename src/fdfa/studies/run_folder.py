@@ -29,7 +29,11 @@ _OURS = (
     "model.safetensors",
     "learning_curves.png",
     "learning_curves.svg",
+    "units.json",
+    "reproduction.png",
+    "reproduction.svg",
 )
+_KINDS = ("train", "compare", "reproduce")
 # The name that `replacing` gives to a file until it is whole.
 _UNFINISHED = re.compile(r"\.\d+\.(" + "|".join(re.escape(name) for name in _OURS) + ")")
 
@@ -146,25 +150,24 @@ class RunFolder:
         """What wrote the folder, by its ``config.json``.
 
         Returns:
-            ``"train"`` or ``"compare"``; None if there is no such file, or it is someone else's.
+            ``"train"``, ``"compare"`` or ``"reproduce"``; None if there is no such file, or it is
+            someone else's.
         """
         try:
             content = self.read_json("config.json")
         except ConfigError:
             return None
-        kinds = [
-            kind for kind in ("train", "compare") if isinstance(content, dict) and kind in content
-        ]
+        kinds = [kind for kind in _KINDS if isinstance(content, dict) and kind in content]
         return kinds[0] if len(kinds) == 1 and "environment" in content else None
 
     def runs(self) -> list[RunFolder]:
-        """Folders of the single runs of a comparison.
+        """Folders of the single runs of a comparison or a reproduction.
 
         Returns:
-            Those that are there, by name; none in a folder that is no comparison's.
+            Those that are there, by name; none in a folder of a single run.
         """
         above = self.path / "runs"
-        if self.study() != "compare" or not above.is_dir() or above.is_symlink():
+        if self.study() not in ("compare", "reproduce") or not above.is_dir() or above.is_symlink():
             return []
         inside = [RunFolder(entry) for entry in sorted(above.iterdir()) if not entry.is_symlink()]
         return [run for run in inside if run.study() == "train"]
