@@ -7,8 +7,6 @@ import inspect
 import re
 from collections.abc import Iterator
 
-import pytest
-
 import fdfa
 from tests.docs.pages import DOCS, ROOT
 from tests.docs.public_names import namespaces, unexplained, value_of
@@ -53,11 +51,6 @@ def test_a_name_that_is_not_explained_is_noticed() -> None:
 def test_the_namespaces_are_found() -> None:
     found = {module.__name__ for module in namespaces()}
     assert {"fdfa", "fdfa.data", "fdfa.errors", "fdfa.methods", "fdfa.training"} <= found
-
-
-@pytest.mark.parametrize("method", fdfa.methods())
-def test_every_method_has_a_page(method: str) -> None:
-    assert (DOCS / "methods" / f"{method}.md").is_file()
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:

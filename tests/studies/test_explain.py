@@ -314,3 +314,9 @@ def test_nothing_to_multiply_has_no_ratio() -> None:
             return x * self.factor
 
     assert math.isnan(explain(fdfa.Backpropagation(Scale()), X).products.ratio)
+
+
+def test_a_rule_without_taps_is_not_given_backpropagations_costs() -> None:
+    for method in ("fa", "fg-w", "pepita"):
+        assert not explain(fdfa.wrap(method, dense()), X).counted
+    assert explain(fdfa.Backpropagation(dense()), X).counted

@@ -22,6 +22,7 @@ from fdfa.engine.probes import Probe
 from fdfa.engine.tapped import TappedEstimator
 from fdfa.engine.taps import Tap, TapPlan
 from fdfa.errors import ProbeError
+from fdfa.methods import Backpropagation
 from fdfa.studies.explanation import BlockFacts, Explanation, Memory, TapFacts
 from fdfa.studies.products import LayerCall, LayerProducts, Products, recorded_calls
 from fdfa.training import start_training
@@ -112,6 +113,7 @@ def _explain_uncut(learner: Estimator, uncut: _Pass, output_shape: tuple[int, ..
         memory=_memory(learner, activations=uncut.kept, feedback=0, probe=0),
         probe_every=None,
         obstacles=(),
+        counted=isinstance(learner, Backpropagation),
     )
 
 

@@ -85,6 +85,8 @@ class Explanation:
         memory: in training.
         probe_every: one step in this many probes; None if none does.
         obstacles: why a probe fails; empty if it goes through.
+        counted: whether ``products`` and ``memory`` are the method's own. Those of a rule without
+            taps are backpropagation's.
     """
 
     method: str
@@ -96,6 +98,7 @@ class Explanation:
     memory: Memory
     probe_every: int | None
     obstacles: tuple[str, ...]
+    counted: bool = True
 
     def report(self) -> dict[str, Any]:
         """Everything, with the sums, for JSON.

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fdfa.methods import described
 from fdfa.studies.explanation import Explanation
 from fdfa.studies.tables import plain_table, size
 
@@ -45,7 +46,8 @@ def explanation_report(found: Explanation, *, subject: str) -> RenderableType:
         blocks.add_row(
             str(number), f"{block.parameters:,}", ", ".join(block.weight_layers), block.ends_at
         )
-    parts += [Text("Blocks: gradients are exact inside"), blocks]
+    exact = ": gradients are exact inside" if found.counted else ""
+    parts += [Text(f"Blocks{exact}"), blocks]
     parts += [Text("Multiply-adds of a step, in millions"), _products_table(found)]
     parts.append(Text(_cost(found)))
     memory = found.memory
@@ -57,6 +59,15 @@ def explanation_report(found: Explanation, *, subject: str) -> RenderableType:
             f"{size(memory.probe)}."
         )
     )
+    if not found.counted:
+        method = described(found.method)
+        parts.append(
+            Text(
+                f"These counts are backpropagation's. {method.name} takes {method.products} matrix "
+                "products a layer and step, where backpropagation takes 3; numbers that it keeps "
+                f"beside the weights: {method.extra_state}."
+            )
+        )
     if found.obstacles:
         parts += [Text("Cannot be probed: " + problem, style="red") for problem in found.obstacles]
     elif found.probe_every is not None:
@@ -88,6 +99,8 @@ def _products_table(found: Explanation) -> Table:
 
 
 def _cost(found: Explanation) -> str:
+    if not found.counted:
+        return f"Cost of backpropagation: {found.products.step / 1e6:,.2f} million a step."
     every = found.probe_every
     share = f" when one step in {every} probes" if every is not None and every > 1 else ""
     step, ratio = found.products.step, found.products.ratio
