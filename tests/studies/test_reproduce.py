@@ -14,22 +14,12 @@ import pytest
 from rich.console import Console
 
 from fdfa.errors import ConfigError
-from fdfa.studies.reproduce import low_dimensional_feedback as low
 from fdfa.studies.reproduce import multi_tangent_findings, reproduce, reproductions
 from fdfa.studies.reproduce.findings import Expectation, Findings, Units
-from fdfa.studies.reproduce.low_dimensional_feedback import LowDimensionalFeedbackSettings
 from fdfa.studies.reproduce.multi_tangent import MultiTangentSettings
 from fdfa.studies.reproduce.report import findings_report
 
 SPHERE = MultiTangentSettings(parts=("sphere",), dimensions=24, steps=40, seeds=2)
-FEEDBACK = LowDimensionalFeedbackSettings(data="digits", ranks=(2,), epochs=1, seeds=1, width=8)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Findings, Path]:
-    """The smallest low-dimensional feedback."""
-    out = tmp_path_factory.mktemp("low") / "run"
-    return reproduce("low-dimensional-feedback", FEEDBACK, out=out), out
 
 
 class TestExpectation:
@@ -114,100 +104,6 @@ class TestMultiTangent:
             True,  # 0.6 at best, beside 0.15
         ]
         assert found[-1].found == pytest.approx(4)
-
-
-class TestLowDimensionalFeedback:
-    def test_every_training_has_a_folder_of_its_own(self, made: tuple[Findings, Path]) -> None:
-        found, out = made
-        names = [
-            "backpropagation, seed 0",
-            "Q and P fixed, rank 2, seed 0",
-            "Q learned, rank 2, seed 0",
-            "Q and P learned, rank 2, seed 0",
-        ]
-        assert list(found.units) == names
-        options = {}
-        for folder in (out / "runs").iterdir():
-            config = json.loads((folder / "config.json").read_text())["train"]
-            options[folder.name] = config["options"]
-            assert config["training"]["optimizer"] == "sgd"
-            assert config["task"]["model_options"] == {
-                "width": 8,
-                "depth": 4,
-                "batch_norm": False,
-            }
-        learned = {
-            name: (given["learn_q"], given["learn_p"], given["rank"])
-            for name, given in options.items()
-            if "rank" in given
-        }
-        assert learned == {
-            "q-and-p-fixed-rank-2-seed-0": (False, False, 2),
-            "q-learned-rank-2-seed-0": (True, False, 2),
-            "q-and-p-learned-rank-2-seed-0": (True, True, 2),
-        }
-        # eta lam / (1 - mu), at the rate 0.05
-        assert options["q-learned-rank-2-seed-0"]["decay"] == pytest.approx(0.05 * 1e-3 / 0.1)
-
-    def test_what_is_measured(self, made: tuple[Findings, Path]) -> None:
-        found, out = made
-        assert found.units == json.loads((out / "results.json").read_text())["units"]
-        exact = found.units["backpropagation, seed 0"]
-        assert 0 <= exact["accuracy"] <= 1
-        assert list(exact["cosines"].values()) == pytest.approx([1.0] * 5, abs=1e-6)
-        other = found.units["Q and P fixed, rank 2, seed 0"]
-        assert list(other["cosines"]) == list(exact["cosines"])
-        assert next(iter(other["cosines"].values())) < 0.9
-        assert list(other["cosines"].values())[-1] == pytest.approx(1.0, abs=1e-6)
-
-    def test_the_same_call_goes_on(
-        self, made: tuple[Findings, Path], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """What is there is not trained again, only what is missing."""
-        found, out = made
-        kept = json.loads((out / "units.json").read_text())
-        lost = kept.pop("Q learned, rank 2, seed 0")
-        (out / "units.json").write_text(json.dumps(kept))
-        trained = []
-        real = low.perform
-
-        def watched(config: Any, *args: Any, **more: Any) -> Any:
-            trained.append(config.options.get("learn_q"))
-            return real(config, *args, **more)
-
-        monkeypatch.setattr(low, "perform", watched)
-        again = reproduce("low-dimensional-feedback", FEEDBACK, out=out)
-        assert trained == [True]
-        assert again.units["Q learned, rank 2, seed 0"] == lost
-        assert again.report()["expectations"] == found.report()["expectations"]
-
-    def test_the_knee(self) -> None:
-        """With accuracies made up: learned feedback has all it needs at rank 9."""
-        settings = LowDimensionalFeedbackSettings(seeds=2)
-        accuracy = {2: 0.3, 5: 0.4, 9: 0.52, 10: 0.52, 64: 0.525}
-        units: dict[str, Any] = {}
-
-        def put(name: str, accuracy: float, cosine: float) -> None:
-            cosines = {str(layer): cosine for layer in range(5)}
-            for seed, off in ((0, -0.01), (1, 0.01)):
-                units[f"{name}, seed {seed}"] = {"accuracy": accuracy + off, "cosines": cosines}
-
-        put("backpropagation", 0.525, 1.0)
-        for rank, value in accuracy.items():
-            put(f"Q and P fixed, rank {rank}", value - 0.1, 0.2)
-            put(f"Q learned, rank {rank}", value - 0.05, 0.4)
-            put(f"Q and P learned, rank {rank}", value, 0.7)
-        found = low.expectations(settings, units)
-        assert [expectation.met for expectation in found] == [True] * 6
-        assert [expectation.found for expectation in found] == pytest.approx(
-            [-0.005, 0.1, 0.7, 0.2, 0.005, 0.115]
-        )
-        put("Q and P learned, rank 9", 0.45, 0.7)
-        put("Q and P fixed, rank 10", 0.515, 0.5)
-        met = [expectation.met for expectation in low.expectations(settings, units)]
-        assert met == [True, False, True, False, False, False]
-        short = dataclasses.replace(settings, epochs=2)
-        assert {expectation.met for expectation in low.expectations(short, units)} == {None}
 
 
 class TestFolder:

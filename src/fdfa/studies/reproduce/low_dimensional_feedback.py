@@ -9,7 +9,8 @@ import dataclasses
 import functools
 import math
 import statistics
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from fdfa.errors import ConfigError
@@ -22,7 +23,7 @@ from fdfa.studies.runs import StudyObserver, perform, weight_matrices
 from fdfa.studies.setup import Machine, Setup, TrainConfig, check_whole
 from fdfa.studies.task import Task, resolved
 from fdfa.studies.train import spelled_out
-from fdfa.training import TrainingSettings
+from fdfa.training import EpochResult, Trainer, TrainingSettings
 
 __all__ = ["LowDimensionalFeedbackSettings", "expectations", "grids", "measure", "panels"]
 
@@ -138,6 +139,21 @@ def _name(rule: str, rank: int | None, seed: int) -> str:
     return f"{rule}{'' if rank is None else f', rank {rank}'}, seed {seed}"
 
 
+class _Epochs(StudyObserver):
+    """A line about an epoch, now and then."""
+
+    SILENCE = 10.0  # seconds after which an epoch is worth a line
+
+    def __init__(self, name: str, epochs: int, told: Callable[[str], None]) -> None:
+        self.name, self.epochs, self.told = name, epochs, told
+        self.spoken = time.perf_counter()
+
+    def epoch_finished(self, trainer: Trainer, result: EpochResult) -> None:
+        if time.perf_counter() - self.spoken >= self.SILENCE:
+            self.told(f"{self.name}: epoch {result.epoch}/{self.epochs}")
+            self.spoken = time.perf_counter()
+
+
 def _trained(name: str, config: TrainConfig, start: Prepared, units: Units) -> dict[str, Any]:
     """Accuracy on the test examples, and each layer's cosine with the true gradient."""
     network = build_network(config.task, start.data, seed=config.seed).to(start.device)
@@ -146,7 +162,8 @@ def _trained(name: str, config: TrainConfig, start: Prepared, units: Units) -> d
         own = units.folder.run(name.replace(", ", "-").replace(" ", "-").lower())
         own.write_json("config.json", {"train": config, "environment": start.environment})
     learner = fresh_learner(config, network, start.data)
-    run = perform(config, learner, start.data, observer=StudyObserver(), folder=own)
+    observer = _Epochs(name, config.training.epochs, units.told)
+    run = perform(config, learner, start.data, observer=observer, folder=own)
     if run.test is None:
         return {"accuracy": 0.0, "cosines": {}, "failure": run.failure}
     cosines = {layer: run.alignment[layer] for layer in weight_matrices(learner.model)}
