@@ -100,4 +100,28 @@ RUN_FAULTS = (
             "::test_order_and_augmentation_do_not_touch_torchs_random_numbers",
         ),
     ),
+    Fault(
+        "what stands counts as what a step takes",
+        "studies/memory.py",
+        "max(added, live - standing)",
+        "max(added, live)",
+        ("tests/studies/test_memory.py::test_what_stands_and_what_a_step_takes",),
+    ),
+    Fault(
+        "a network that nothing can train is left out method by method",
+        "studies/costs.py",
+        "if method == _REFERENCE or not config.asks_for_all:",
+        "if not config.asks_for_all:",
+        (
+            "tests/studies/test_compare_all.py"
+            "::test_what_stops_backpropagation_stops_the_comparison",
+        ),
+    ),
+    Fault(
+        "an expectation has no limit above",
+        "studies/reproduce/findings.py",
+        "self.least <= self.found <= self.most",
+        "self.least <= self.found",
+        ("tests/studies/test_reproduce.py::TestExpectation::test_it_is_met_within_its_limits",),
+    ),
 )

@@ -89,6 +89,18 @@ def test_more_rounds_where_they_cost_little(
     assert times["only"].rounds == pytest.approx(rounds, abs=1)
 
 
+@pytest.mark.parametrize(("learners", "rounds"), [(4, 25), (8, 25), (16, 25), (2, 50)])
+def test_many_learners_get_as_many_rounds_as_few(
+    learners: int, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten milliseconds a turn: a second holds 100 of them, for up to four learners."""
+    clock = Clock(slowing=0.0)
+    monkeypatch.setattr(speed, "time", clock)
+    timed = {str(number): Timed(clock, str(number), 0.01) for number in range(learners)}
+    times = step_times(timed, *BATCH, reference="0", rounds=1)
+    assert times["0"].rounds == pytest.approx(rounds, abs=1)
+
+
 def test_real_learners_are_left_as_they_are() -> None:
     learner = fdfa.FDFA(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)))
     reference = fdfa.Backpropagation(nn.Sequential(nn.Linear(2, 2)))

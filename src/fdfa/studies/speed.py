@@ -19,7 +19,8 @@ __all__ = ["StepTime", "probing_period", "step_times"]
 
 # Many short turns, not few long ones: on a busy machine a long turn is always interrupted, a short
 # one mostly not, so that the median sees none of it.
-_ENOUGH_SECONDS = 1.0
+_ENOUGH_SECONDS = 1.0  # for up to so many learners, and in proportion for more:
+_SHARING = 4
 _MOST_ROUNDS = 400
 _FEWEST_ROUNDS = 10
 _WARM_UP_ROUNDS = 3
@@ -58,7 +59,8 @@ def step_times(
         inputs: of one batch, the same for all; where the learners are.
         labels: of the batch.
         reference: name of the learner that counts as 1.
-        rounds: at least so many, and at least 10; more while they take under a second together.
+        rounds: at least so many, and at least 10; more while they take under a second together (of
+            more than four learners: under a quarter for each).
 
     Returns:
         Name to time.
@@ -71,8 +73,9 @@ def step_times(
             _turn(learner, inputs, labels)
     taken: dict[str, list[float]] = {name: [] for name in runners}
     order = list(runners)
+    enough = _ENOUGH_SECONDS * max(1.0, len(runners) / _SHARING)
     least, started, done = max(rounds, _FEWEST_ROUNDS), time.perf_counter(), 0
-    while done < least or (done < _MOST_ROUNDS and time.perf_counter() - started < _ENOUGH_SECONDS):
+    while done < least or (done < _MOST_ROUNDS and time.perf_counter() - started < enough):
         order = order[1:] + order[:1]  # no learner is always the first, whose caches are cold
         for name in order:
             taken[name].append(_turn(runners[name], inputs, labels))
