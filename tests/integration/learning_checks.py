@@ -20,9 +20,10 @@ from tests.contract.steps import (
     snapshot,
 )
 from tests.integration.blockwise import feedback_after, gradients_of, network
-from tests.integration.parts import BY_NAME, EVEN, FAST, UNEVEN, parts, step_on
+from tests.integration.parts import BY_NAME, EVEN, FAST, SLOW, UNEVEN, parts, step_on
 from tests.integration.ranks import RANKS, check, gathered, same_on_all_ranks
 
+OTHERS = ("pseudo-zeroth-order-window-3", "lg-fg-a-normal")  # with a state of another kind
 TAUGHT = {
     "fdfa-momentum": lambda B, mean: 0.7 * B + 0.3 * mean,
     "fdfa-rademacher": lambda B, mean: 0.7 * B + 0.3 * mean,
@@ -101,7 +102,7 @@ def feedback_and_gradients_are_those_of_all_samples(rank: int, setting: str) -> 
     assert all(B.any() for B in maps)
 
 
-@check(*(name for name in FAST if BY_NAME[name].info.learns and BY_NAME[name].info.probes))
+@check("fdfa-momentum", slow=[name for name in SLOW if name.startswith("fdfa-")])
 def ranks_draw_unlike_probes(rank: int, name: str) -> None:
     """Were they alike, two processes would see no more directions than one."""
     learner = BY_NAME[name].wrap(dense())
@@ -121,7 +122,7 @@ def ranks_draw_unlike_probes(rank: int, name: str) -> None:
         assert torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1].abs() < 0.6
 
 
-@check(*FAST, "pseudo-zeroth-order-window-3", "lg-fg-a-normal")
+@check(*FAST, *OTHERS, slow=[name for name in SLOW if name not in OTHERS])
 def everything_stays_bit_equal_on_all_ranks(rank: int, name: str) -> None:
     """Weights, maps, their optimiser's state; with batch norm, dropout and uneven batches."""
     learner = BY_NAME[name].wrap(busy())

@@ -9,13 +9,14 @@ from tests.contract.networks import batch
 from tests.contract.steps import backward
 from tests.methods import CASES, FAST_CASES
 
-__all__ = ["BY_NAME", "EVEN", "FAST", "UNEVEN", "parts", "step_on"]
+__all__ = ["BY_NAME", "EVEN", "FAST", "SLOW", "UNEVEN", "parts", "step_on"]
 
 # samples of each rank, step by step; uneven only from a later step on, as at an epoch's end
 EVEN = [(6, 6)] * 4
 UNEVEN = [(6, 6), (6, 6), (6, 4), (6, 6), (2, 5)]
 BY_NAME = {str(case): case for case in CASES}
-FAST = tuple(str(case) for case in FAST_CASES)
+FAST = tuple(str(case) for case in FAST_CASES if case.id == case.info.cases[0][0])
+SLOW = tuple(str(case) for case in CASES if str(case) not in FAST)
 
 
 def parts(number: int, sizes: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:

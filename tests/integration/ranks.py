@@ -20,13 +20,17 @@ __all__ = ["RANKS", "check", "gathered", "run_checks", "same_on_all_ranks"]
 
 RANKS = 2
 _CHECKS: dict[str, Callable[[int], None]] = {}
+_SLOW: set[str] = set()  # names of checks that are left to the slow tests
 
 
-def check(*arguments: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Registers ``function(rank)``, or ``function(rank, argument)`` for each argument."""
+def check(
+    *arguments: Any, slow: Sequence[Any] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Registers ``function(rank)``, or ``function(rank, argument)`` for each; some as slow."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        for argument in arguments:
+        _SLOW.update(f"{function.__name__}[{argument}]" for argument in slow)
+        for argument in (*arguments, *slow):
             _CHECKS[f"{function.__name__}[{argument}]"] = lambda rank, a=argument: function(rank, a)
         if not arguments:
             _CHECKS[function.__name__] = function
@@ -35,21 +39,24 @@ def check(*arguments: Any) -> Callable[[Callable[..., None]], Callable[..., None
     return register
 
 
-def run_checks(modules: Sequence[str], folder: pathlib.Path) -> dict[str, list[str | None]]:
-    """Runs the checks of these modules: each one's traceback by rank, None where it passed."""
-    mp.spawn(_run_rank, args=(modules, str(folder)), nprocs=RANKS)
+def run_checks(
+    modules: Sequence[str], folder: pathlib.Path, *, slow: bool
+) -> dict[str, list[str | None]]:
+    """Runs the checks of these modules, the slow ones or the others: each one's traceback by rank, None where it passed."""
+    mp.spawn(_run_rank, args=(modules, str(folder), slow), nprocs=RANKS)
     found = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(RANKS)]
     return {name: [outcomes[name] for outcomes in found] for name in found[0]}
 
 
-def _run_rank(rank: int, modules: Sequence[str], folder: str) -> None:
+def _run_rank(rank: int, modules: Sequence[str], folder: str, slow: bool) -> None:
     for module in modules:
         importlib.import_module(module)  # which registers its checks in this process
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
     outcomes: dict[str, str | None] = {}
-    for number, (name, function) in enumerate(_CHECKS.items()):
+    chosen = {name: check for name, check in _CHECKS.items() if (name in _SLOW) == slow}
+    for number, (name, function) in enumerate(chosen.items()):
         # A group of its own for each check: one that fails on one rank cannot disturb the next.
         dist.init_process_group(
             "gloo",

@@ -10,10 +10,13 @@ from tests.integration.ranks import run_checks
 
 
 @pytest.mark.distributed
-def test_two_processes(tmp_path: pathlib.Path, subtests: pytest.Subtests) -> None:
+@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_two_processes(slow: bool, tmp_path: pathlib.Path, subtests: pytest.Subtests) -> None:
     """One pair of processes for all checks, since to start it costs seconds."""
     modules = ("learning_checks", "wrapper_checks", "training_checks")
-    outcomes = run_checks([f"tests.integration.{module}" for module in modules], tmp_path)
+    outcomes = run_checks(
+        [f"tests.integration.{module}" for module in modules], tmp_path, slow=slow
+    )
     assert outcomes
     for name, by_rank in outcomes.items():
         with subtests.test(name):

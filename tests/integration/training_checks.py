@@ -33,13 +33,13 @@ from fdfa.training import (
     read_checkpoint,
     restore,
 )
+from tests.integration.parts import FAST, SLOW
 from tests.integration.ranks import RANKS, check, gathered, same_on_all_ranks
-from tests.methods import CASES, FAST_CASES
+from tests.methods import CASES
 from tests.training.cuts import assert_resumes, assert_same_bits, scramble
 from tests.training.networks import busy, dense, pictures, points
 
 BY_NAME = {str(case): case for case in CASES}
-FAST = tuple(str(case) for case in FAST_CASES)
 
 
 def collected(function: Callable[..., None]) -> Callable[..., None]:
@@ -123,7 +123,7 @@ def two_processes_learn_what_one_learns(rank: int, name: str) -> None:
         assert len(set(gathered(tuple((r.train, r.validation) for r in results)))) == 1
 
 
-@check(*FAST)
+@check(*FAST, slow=SLOW)
 @collected
 def resumes_under_two_processes(rank: int, name: str) -> None:
     """Batch norm, dropout, augmentation, patience; cut within an epoch and at its end."""
