@@ -42,7 +42,11 @@ def check(
 def run_checks(
     modules: Sequence[str], folder: pathlib.Path, *, slow: bool
 ) -> dict[str, list[str | None]]:
-    """Runs the checks of these modules, the slow ones or the others: each one's traceback by rank, None where it passed."""
+    """Runs the checks of these modules, the slow ones or the others.
+
+    Returns:
+        Each one's traceback by rank, None where it passed.
+    """
     mp.spawn(_run_rank, args=(modules, str(folder), slow), nprocs=RANKS)
     found = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(RANKS)]
     return {name: [outcomes[name] for outcomes in found] for name in found[0]}

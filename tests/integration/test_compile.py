@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import fdfa
 
+BOTH = pytest.param("both", marks=pytest.mark.slow)
 CASES = [
     ("dfa", {}),
     ("adfa", {}),
@@ -36,7 +37,7 @@ def _step(learner: fdfa.Estimator, call: Any, x: torch.Tensor) -> None:
 
 # torch.jit.script is deprecated, and Dynamo and forward-mode AD still use it (torch 2.13)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("how", ["learner.compile()", "torch.compile(learner)", "both"])
+@pytest.mark.parametrize("how", ["learner.compile()", "torch.compile(learner)", BOTH])
 @pytest.mark.parametrize(("method", "options"), CASES)
 def test_compiled_steps_are_the_eager_ones(method: str, options: dict[str, Any], how: str) -> None:
     """Gradients and feedback agree, also when the batch gets smaller."""
