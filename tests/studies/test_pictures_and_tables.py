@@ -87,6 +87,15 @@ def test_methods_differ_in_colour_and_in_style() -> None:
     assert len({str(line._unscaled_dash_pattern) for line in lines}) == 5
 
 
+def test_many_methods_leave_the_curves_their_room() -> None:
+    figure = learning_curves([run(name, 0, 0.5, 0.6) for name in methods()], subject="digits")
+    figure.canvas.draw()
+    heights = [axes.get_window_extent().height for axes in figure.axes]
+    assert min(heights) > 0.4 * figure.bbox.height
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == list(methods())
+
+
 def test_pictures_are_written_and_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         with RunFolder.fresh(tmp_path / name) as folder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -28,6 +29,9 @@ STYLES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
     (0, (6, 2, 1, 2)),
     (0, (8, 2)),
 )
+
+_LEGEND_INSIDE = 7
+_LEGEND_COLUMNS = 5
 
 
 def write_learning_curves(
@@ -75,16 +79,28 @@ def learning_curves(runs: Sequence[Run], *, subject: str) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, MaxNLocator, StrMethodFormatter
 
-    figure = Figure(figsize=(9, 3.9), layout="constrained")
+    runs = [run for run in runs if run.epochs]
+    methods = list(dict.fromkeys(run.method for run in runs))
+    # A legend of many lines stands below the picture, in rows.
+    rows = math.ceil(len(methods) / _LEGEND_COLUMNS) if len(methods) > _LEGEND_INSIDE else 0
+    figure = Figure(figsize=(9, 3.9 + 0.22 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     accuracy, loss = figure.subplots(1, 2)
-    runs = [run for run in runs if run.epochs]
-    for number, method in enumerate(dict.fromkeys(run.method for run in runs)):
+    for number, method in enumerate(methods):
         mine = [run for run in runs if run.method == method]
         _draw(accuracy, number, method, mine, lambda score: 100 * score.accuracy)
         _draw(loss, number, method, mine, lambda score: score.loss)
     accuracy.set_ylabel("validation accuracy (%)")
-    accuracy.legend(frameon=False, loc="lower right", handlelength=3)
+    if rows:
+        figure.legend(
+            *accuracy.get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=_LEGEND_COLUMNS,
+            frameon=False,
+            handlelength=3,
+        )
+    else:
+        accuracy.legend(frameon=False, loc="lower right", handlelength=3)
     loss.set_ylabel("validation loss (nats per example)")
     loss.set_yscale("log")
     loss.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
