@@ -152,7 +152,11 @@ def marked(case: Case, *marks: pytest.MarkDecorator) -> ParameterSet:
     return pytest.param(case, marks=(*marks, *slow))
 
 
-PARAMETERS = tuple(marked(case) for case in CASES)
+# For tests that take long: the first case of a method of the fast suite.
+PARAMETERS = tuple(
+    marked(case) if case.id == case.info.cases[0][0] else pytest.param(case, marks=pytest.mark.slow)
+    for case in CASES
+)
 
 # As many of the names, for what does not depend on a method's options.
 NAMES = tuple(

@@ -31,7 +31,7 @@ from fdfa.training import (
     capture,
     restore,
 )
-from tests.methods import CASES, NAMES, PARAMETERS, Case, wrap_by_name
+from tests.methods import CASES, PARAMETERS, Case, wrap_by_name
 from tests.training.cuts import (
     Make,
     assert_resumes,
@@ -171,7 +171,13 @@ DRAWS: dict[str, Callable[[], float]] = {
 
 
 @pytest.mark.parametrize("draws", DRAWS)
-@pytest.mark.parametrize("method", NAMES)
+@pytest.mark.parametrize(
+    "method",
+    [
+        name if name == "fdfa" else pytest.param(name, marks=pytest.mark.slow)
+        for name in fdfa.methods()
+    ],
+)
 def test_where_the_model_draws_from(method: str, draws: str, tmp_path: pathlib.Path) -> None:
     """Those of a fresh learner are where those of the old one were, though it plans anew."""
 
