@@ -69,7 +69,14 @@ def test_as_many_tangents_as_dimensions_are_backpropagation() -> None:
         assert projected == pytest.approx(exact, rel=1e-9)
 
 
-@pytest.mark.parametrize(("count", "combine"), [(1, "mean"), (4, "mean"), (4, "projection")])
+SETS = [
+    (1, "mean"),
+    pytest.param(4, "mean", marks=pytest.mark.slow),
+    pytest.param(4, "projection", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("count", "combine"), SETS)
 def test_the_first_step_on_the_sphere_is_as_long_as_theory_says(count: int, combine: str) -> None:
     """E f / f_0 for gradient 2x and rate a, over 300 seeds, within 4 standard errors.
 

@@ -111,6 +111,7 @@ peak(lambda: read_checkpoint(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux's accounts")
 def test_memory_beside_the_tensors_is_bounded(tmp_path: Path) -> None:
     """No copy is made to write; one file's bytes are held to read."""
