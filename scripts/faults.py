@@ -460,7 +460,7 @@ FAULTS = (
     ),
     Fault(
         "one slope for all groups of a patch",
-        "models/local_mixer.py",
+        "models/aggregating_head.py",
         "(slopes if dims == 4 else",
         "(slopes.sum(2, keepdim=True).expand_as(slopes) if dims == 4 else",
         ("tests/oracles/test_local_mixer.py::test_lg_fg_a_is_the_naive_loop_over_copies",),
