@@ -5,34 +5,23 @@ On request, perturbations travel beside it.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.autograd.forward_ad as fwAD
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fdfa.engine.at_taps import AtTaps, Substitute
+from fdfa.engine.forward_derivatives import forward_derivatives
 from fdfa.engine.handover import Handover
 from fdfa.engine.tangents import TangentCarrier
 from fdfa.engine.taps import Tap, TapPlan
-from fdfa.errors import ProbeError, briefly
+from fdfa.errors import ProbeError
 
-__all__ = [
-    "MISSING_DERIVATIVE",
-    "CutModel",
-    "CutModels",
-    "CutPass",
-    "forward_derivatives",
-    "innermost_module",
-]
+__all__ = ["CutModel", "CutModels", "CutPass"]
 
-# how torch 2.13 says that an operator or a custom function has no forward derivative
-MISSING_DERIVATIVE = re.compile(r"forward(-mode)? (AD|automatic diff|derivative)|\bjvp\b", re.I)
 # passes, where none has made another number of autograd nodes
 _CHECKED_EVERY = 16
 _Returned = tuple[Any, Tensor, Tensor | None]
@@ -253,62 +242,6 @@ class CutModels:
         self._nodes[probing] = run.nodes
         self._passes += 1
         return eager and due
-
-
-@contextlib.contextmanager
-def forward_derivatives(
-    model: nn.Module,
-    *,
-    attention: bool,
-    otherwise: str = "Pass probe='finite-difference', or choose taps behind it",
-) -> Iterator[None]:
-    """Choose kernels with a forward derivative, and say in our words where one is missing.
-
-    Args:
-        model: that runs within.
-        attention: whether it may hold scaled dot product attention.
-        otherwise: what to do where a derivative is missing.
-
-    Raises:
-        ProbeError: if an operator has no forward derivative.
-        RuntimeError: whatever else the model raises.
-    """
-    try:
-        # of the kernels of attention only this one has a forward derivative
-        with sdpa_kernel(SDPBackend.MATH) if attention else contextlib.nullcontext():
-            yield
-    except ProbeError:
-        raise
-    except (NotImplementedError, RuntimeError) as error:
-        text = str(error)
-        if not MISSING_DERIVATIVE.search(text):
-            raise
-        name = innermost_module(model, error)
-        raise ProbeError(
-            f"{name} has no forward derivative ({briefly(error)}). {otherwise} so"
-            " that no tangent passes through it."
-        ) from error
-
-
-def innermost_module(model: nn.Module, error: BaseException) -> str:
-    """The module of this model in which an error arose, in words.
-
-    Args:
-        model: the user's model.
-        error: raised within its forward pass.
-
-    Returns:
-        Its dotted name and type.
-    """
-    names = {id(module): name for name, module in model.named_modules()}
-    found, trace = "the model", error.__traceback__
-    while trace is not None:
-        for local in ("module", "self"):
-            module = trace.tb_frame.f_locals.get(local)
-            if isinstance(module, nn.Module) and names.get(id(module)):
-                found = f"module '{names[id(module)]}' ({type(module).__name__})"
-        trace = trace.tb_next
-    return found
 
 
 def _lost(place: str) -> str:

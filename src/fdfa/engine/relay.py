@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fdfa.engine.activations import is_activation
 from fdfa.engine.at_taps import AtTaps
-from fdfa.engine.cut import forward_derivatives
+from fdfa.engine.forward_derivatives import forward_derivatives
 from fdfa.engine.handover import Handover
 from fdfa.engine.repetition import Repetition
 from fdfa.engine.tangents import TangentCarrier

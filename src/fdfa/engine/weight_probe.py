@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fdfa.engine.credit import seal
-from fdfa.engine.cut import MISSING_DERIVATIVE, innermost_module
 from fdfa.engine.directions import Direction, Directions, DrawnDirection
 from fdfa.engine.distributed import agreed, process_rank
 from fdfa.engine.estimator import Estimator
+from fdfa.engine.forward_derivatives import MISSING_DERIVATIVE, innermost_module
 from fdfa.engine.intercept import uncached_autocast
 from fdfa.engine.outputs import map_tensors, output_tensor
 from fdfa.engine.probes import Probe

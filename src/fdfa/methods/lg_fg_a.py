@@ -10,7 +10,8 @@ import torch.autograd.forward_ad as fwAD
 from torch import Tensor, nn
 
 from fdfa.engine.credit import Payer
-from fdfa.engine.cut import CutPass, forward_derivatives
+from fdfa.engine.cut import CutPass
+from fdfa.engine.forward_derivatives import forward_derivatives
 from fdfa.engine.heads import check_head
 from fdfa.engine.local import LocalEstimator, LocalPass
 from fdfa.engine.probes import Probe
