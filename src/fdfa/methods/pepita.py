@@ -14,8 +14,9 @@ from fdfa.engine.credit import seal
 from fdfa.engine.distributed import agreed
 from fdfa.engine.estimator import Estimator
 from fdfa.engine.feedback import FeedbackMaps, feedback_entries
-from fdfa.engine.layer_calls import Layers, find_layers
+from fdfa.engine.layer_calls import Layers
 from fdfa.engine.layer_passes import KeepingPass
+from fdfa.engine.layer_search import find_layers
 from fdfa.engine.modulation import FirstPass, Modulated
 from fdfa.engine.outputs import map_tensors, output_tensor
 from fdfa.engine.probes import generator_for
