@@ -35,6 +35,7 @@ LOCAL = "tests/oracles/test_local_losses.py"
 TARGETS = "tests/oracles/test_drtp.py"
 RELAYED = "tests/oracles/test_ifa.py"
 PEPITA = "tests/oracles/test_pepita.py"
+PEPITA_LAYERS = "tests/oracles/test_pepita_layers.py"
 AUGMENTED = "tests/oracles/test_adfa.py"
 LOW = "tests/oracles/test_low_dimensional.py"
 EXCHANGED = "tests/oracles/test_feedback_weights.py"
@@ -477,13 +478,13 @@ FAULTS = (
         "engine/layer_passes.py",
         "shares = self._shares / shared",
         "shares = self._shares",
-        (f"{PEPITA}::test_convolutions_take_the_mean_over_positions",),
+        (f"{PEPITA_LAYERS}::test_convolutions_take_the_mean_over_positions",),
     ),
     Fault(
         "an activation kept as the model overwrites it",
         "engine/layer_passes.py",
         "self.kept[number] = h.detach().clone()",
         "self.kept[number] = h.detach()",
-        (f"{PEPITA}::test_an_activation_that_is_overwritten_later",),
+        (f"{PEPITA_LAYERS}::test_an_activation_that_is_overwritten_later",),
     ),
 )
