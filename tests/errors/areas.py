@@ -11,12 +11,15 @@ from tests.errors.data_download_cases import DATA_DOWNLOAD_CASES
 from tests.errors.data_own_cases import DATA_OWN_CASES
 from tests.errors.data_set_cases import DATA_SET_CASES
 from tests.errors.engine_cases import ENGINE_CASES
+from tests.errors.feedback_weight_cases import FEEDBACK_WEIGHT_CASES
 from tests.errors.folder_cases import FOLDER_CASES
 from tests.errors.local_cases import LOCAL_CASES
 from tests.errors.models_cases import MODELS_CASES
+from tests.errors.perturbation_cases import PERTURBATION_CASES
 from tests.errors.provoke import Case
 from tests.errors.resume_cases import RESUME_CASES
 from tests.errors.studies_cases import STUDIES_CASES
+from tests.errors.target_cases import TARGET_CASES
 from tests.errors.training_cases import TRAINING_CASES
 
 __all__ = ["AREAS", "SNAPSHOTS", "UPDATE", "home_of"]
@@ -31,7 +34,13 @@ AREAS: Final[dict[str, list[Case]]] = {
     "studies": [*STUDIES_CASES, *FOLDER_CASES],
     "cli": CLI_CASES,
     # beside those of tests/engine, whose texts stand in errors.json
-    "engine": [*ENGINE_CASES, *LOCAL_CASES],
+    "engine": [
+        *ENGINE_CASES,
+        *FEEDBACK_WEIGHT_CASES,
+        *PERTURBATION_CASES,
+        *TARGET_CASES,
+        *LOCAL_CASES,
+    ],
 }
 
 
@@ -49,6 +58,15 @@ _HOMES: Final = {
     "folder": "studies/run_folder studies/records studies/resume studies/saved_options",
     "studies": "studies/",
     "cli": "cli/",
+    "feedback_weight": "engine/feedback_weight engine/layer_errors engine/weight_exchange "
+    "engine/weight_trace engine/weight_uses methods/feedback_alignment methods/kolen "
+    "methods/low_dim methods/sign_ methods/weight_mirror",
+    "perturbation": "engine/answers engine/coefficient engine/differences engine/directions "
+    "engine/forward_derivatives engine/tangent engine/weight_p methods/fg_a "
+    "methods/forward_gradient methods/multi_tangent methods/opzo methods/pseudo methods/spsa",
+    "target": "engine/layer_ engine/modulation engine/relay engine/repetition engine/targets "
+    "methods/drtp methods/ifa methods/pepita",
+    "local": "engine/heads engine/local methods/l_bp methods/lg_fg_a",
 }
 
 
