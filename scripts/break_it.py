@@ -20,8 +20,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from faults import FAULTS, Fault
-from run_faults import RUN_FAULTS
+from fault import Fault
+from faults import FAULTS
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS_FAILED = 1  # pytest's exit status; any other than 0 is no verdict
@@ -43,8 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="name the faults and stop")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="faults whose name holds this")
     options = parser.parse_args(arguments)
-    every = (*FAULTS, *RUN_FAULTS)
-    chosen = [f for f in every if not options.only or any(n in f.name for n in options.only)]
+    chosen = [f for f in FAULTS if not options.only or any(n in f.name for n in options.only)]
     if not chosen:
         parser.error(f"no fault is named so: {', '.join(options.only)}. See --list.")
     if options.list:

@@ -1,0 +1,197 @@
+"""One-line faults of single rules, and of what only they use of the engine."""
+
+from __future__ import annotations
+
+from fault import Fault
+
+__all__ = ["METHOD_FAULTS"]
+
+LEARNING = "tests/oracles/test_feedback_learning.py"
+LOCAL = "tests/oracles/test_local_losses.py"
+TARGETS = "tests/oracles/test_drtp.py"
+RELAYED = "tests/oracles/test_ifa.py"
+PEPITA = "tests/oracles/test_pepita.py"
+PEPITA_LAYERS = "tests/oracles/test_pepita_layers.py"
+AUGMENTED = "tests/oracles/test_adfa.py"
+LOW = "tests/oracles/test_low_dimensional.py"
+EXCHANGED = "tests/oracles/test_feedback_weights.py"
+SIGNS = "tests/oracles/test_sign_symmetric.py"
+KOLEN_POLLACK = "tests/oracles/test_kolen_pollack.py"
+MIRROR = "tests/oracles/test_weight_mirror.py"
+
+METHOD_FAULTS = (
+    Fault(
+        "the average forgets at the wrong rate",
+        "methods/fdfa.py",
+        "feedback.weight.lerp_(correlation, rate)",
+        "feedback.weight.lerp_(correlation, 1 - rate)",
+        (f"{LEARNING}::test_the_average_approaches_the_jacobian_as_one_minus_a_power",),
+    ),
+    Fault(
+        "a layer's own transpose carries the error",
+        "engine/weight_exchange.py",
+        "                return _Marked(self, weight, tensor)",
+        "                pass",
+        (f"{EXCHANGED}::test_three_layers_by_hand_over_several_steps",),
+    ),
+    Fault(
+        "signs without their scale",
+        "methods/sign_symmetric.py",
+        "weight.sign().mul_(math.sqrt(2 / sum(fans(weight))))",
+        "weight.sign()",
+        (f"{SIGNS}::test_uniform_signs_are_backpropagation_where_all_magnitudes_are_s",),
+    ),
+    Fault(
+        "Kolen-Pollack forgets nothing",
+        "methods/kolen_pollack.py",
+        "self.feedback[name] * (1 - self.decay)",
+        "self.feedback[name] * 1",
+        (f"{KOLEN_POLLACK}::test_kolen_pollack_is_the_papers_under_sgd",),
+    ),
+    Fault(
+        "Q keeps its coordinates while the projection turns",
+        "methods/low_dimensional.py",
+        "(before - P) @",
+        "(P - P) @",
+        (f"{LOW}::test_the_rule_by_hand_over_several_steps",),
+    ),
+    Fault(
+        "an unbiased credit hears of the projected error alone",
+        "methods/fdfa.py",
+        "            slope += lesson.beyond",
+        "            pass",
+        ("tests/oracles/test_projected_feedback.py::test_an_unbiased_credit_stays_unbiased",),
+    ),
+    Fault(
+        "Oja's rule without its decay",
+        "engine/subspace.py",
+        "(PC - (PC @ P.mT) @ P)",
+        "PC",
+        (f"{LOW}::test_projections_find_the_principal_subspace",),
+    ),
+    Fault(
+        "growth control that does nothing",
+        "methods/weight_mirror.py",
+        "                turned *= B.norm() / turned.norm()",
+        "                pass",
+        (f"{MIRROR}::test_the_mirror_turns_to_the_weight",),
+    ),
+    Fault(
+        "a sample is centred on itself too",
+        "methods/opzo.py",
+        "return y - (y.sum(0) - y) / others if others else y",
+        "return y - y.mean(0)",
+        ("tests/oracles/test_opzo.py::test_trains_as_the_naive_loop",),
+    ),
+    Fault(
+        "an antithetic pair divided by one distance",
+        "methods/opzo.py",
+        "run, answer = learning(), (ahead - behind) / 2",
+        "run, answer = learning(), ahead - behind",
+        ("tests/oracles/test_opzo.py::test_differences_that_are_exact_give_fdfas_maps",),
+    ),
+    Fault(
+        "targets that count once a sample, not in the mean",
+        "engine/targets.py",
+        "return t * (weight.to(like.dtype).reshape(()) / count)",
+        "return t * weight.to(like.dtype).reshape(())",
+        (f"{TARGETS}::test_equals_the_naive_loop",),
+    ),
+    Fault(
+        "a credit that enters behind the activation",
+        "engine/relay.py",
+        'dataclasses.replace(tap, kind="input")',
+        "tap",
+        (f"{RELAYED}::test_recursion_by_hand",),
+    ),
+    Fault(
+        "other dropout masks when a pass is repeated",
+        "engine/repetition.py",
+        "            self._restore_random_state()\n",
+        "",
+        (f"{RELAYED}::test_recursion_by_hand",),
+    ),
+    Fault(
+        "g without a part in the credit",
+        "engine/activations.py",
+        "return gradient * ctx.g(a).to(gradient.dtype), None, None",
+        "return gradient, None, None",
+        (f"{AUGMENTED}::test_closed_form",),
+    ),
+    Fault(
+        "answers never fade",
+        "methods/pseudo_zeroth_order.py",
+        "weight = decay ** (step - earlier) if earlier < step else 0.0",
+        "weight = 1.0 if earlier < step else 0.0",
+        ("tests/oracles/test_pseudo_zeroth_order.py::test_trains_as_the_sum_by_hand",),
+    ),
+    Fault(
+        "the window keeps one step too many",
+        "methods/pseudo_zeroth_order.py",
+        "most=window - 1",
+        "most=window",
+        ("tests/oracles/test_pseudo_zeroth_order.py::test_trains_as_the_sum_by_hand",),
+    ),
+    Fault(
+        "one tap's own Gram matrix instead of all taps'",
+        "methods/multi_tangent_a.py",
+        "return torch.stack([gram.to(grams[0].device) for gram in grams]).sum(0)",
+        "return grams[0]",
+        ("tests/oracles/test_multi_tangent_a.py::test_every_combination_is_its_equation",),
+    ),
+    Fault(
+        "passes of several tangents with masks of their own",
+        "methods/multi_tangent_a.py",
+        "with torch.no_grad(), untouched_state(self.model):",
+        "with torch.no_grad():",
+        (
+            "tests/oracles/test_multi_tangent_a.py::test_as_many_tangents_as_units_give_the_gradient",
+        ),
+    ),
+    Fault(
+        "a tangent that passes a head",
+        "engine/cut.py",
+        "            return primal.detach()\n        if tangent is None",
+        "            return self._carrier.join(primal.detach(), p, plain=plain)\n"
+        "        if tangent is None",
+        (f"{LOCAL}::test_lg_fg_a_is_the_naive_loop_over_blocks",),
+    ),
+    Fault(
+        "local losses that count in full",
+        "engine/local.py",
+        "torch.autograd.grad(loss, y, weight)[0]",
+        "torch.autograd.grad(loss.sum(), y)[0]",
+        (
+            "tests/engine/test_local_heads.py"
+            "::test_heads_get_the_users_loss_however_it_is_called[in two parts]",
+        ),
+    ),
+    Fault(
+        "one slope for all groups of a patch",
+        "models/aggregating_head.py",
+        "(slopes if dims == 4 else",
+        "(slopes.sum(2, keepdim=True).expand_as(slopes) if dims == 4 else",
+        ("tests/oracles/test_local_mixer.py::test_lg_fg_a_is_the_naive_loop_over_copies",),
+    ),
+    Fault(
+        "an error that still holds its share of the mean",
+        "engine/modulation.py",
+        "errors = torch.where(share == 0, 0, e.reshape(len(x), -1) / share)",
+        "errors = e.reshape(len(x), -1)",
+        (f"{PEPITA}::test_equals_the_naive_loop",),
+    ),
+    Fault(
+        "a sum over positions",
+        "engine/layer_passes.py",
+        "shares = self._shares / shared",
+        "shares = self._shares",
+        (f"{PEPITA_LAYERS}::test_convolutions_take_the_mean_over_positions",),
+    ),
+    Fault(
+        "an activation kept as the model overwrites it",
+        "engine/layer_passes.py",
+        "self.kept[number] = h.detach().clone()",
+        "self.kept[number] = h.detach()",
+        (f"{PEPITA_LAYERS}::test_an_activation_that_is_overwritten_later",),
+    ),
+)
