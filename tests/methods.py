@@ -134,15 +134,14 @@ METHODS = tuple(
 
 CASES = tuple(Case(info, id, options) for info in METHODS for id, options in info.cases)
 
-# In the fast suite: every case of the methods that stand at the heart, and the first case of one
-# method for each other part of the engine. All the others are marked slow.
-_HEART = ("backpropagation", "dfa", "fdfa")
-_ONE_A_PART = ("fg-a", "fa", "fg-w")
+# In the fast suite: the first case of one method for each part of the engine, and those of fdfa
+# that take another way through it. All the others are marked slow.
+_ONE_A_PART = ("backpropagation", "dfa", "fdfa", "fg-a", "fa", "fg-w")
+_WAYS = ("fdfa-innovation", "fdfa-adam", "fdfa-unbiased", "fdfa-finite-difference")
 FAST_CASES = tuple(
     case
     for case in CASES
-    if case.info.name in _HEART
-    or (case.info.name in _ONE_A_PART and case.id == case.info.cases[0][0])
+    if str(case) in _WAYS or (case.info.name in _ONE_A_PART and case.id == case.info.cases[0][0])
 )
 
 
@@ -160,6 +159,6 @@ PARAMETERS = tuple(
 
 # As many of the names, for what does not depend on a method's options.
 NAMES = tuple(
-    pytest.param(info.name, marks=() if info.name in (*_HEART, *_ONE_A_PART) else pytest.mark.slow)
+    pytest.param(info.name, marks=() if info.name in _ONE_A_PART else pytest.mark.slow)
     for info in METHODS
 )

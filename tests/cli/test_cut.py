@@ -50,7 +50,10 @@ def whole(argv: list[str], out: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("method", NAMES)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(n, marks=() if n == "fdfa" else pytest.mark.slow) for n in library.methods()],
+)
 def test_a_run_killed_again_and_again_ends_as_one_that_was_not(
     method: str, counted: int, tmp_path: Path
 ) -> None:
