@@ -9,25 +9,27 @@ Example:
     True
 """
 
+import importlib
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 from fdfa import errors
 from fdfa.engine.estimator import Estimator
-from fdfa.engine.heads import LocalHeads
-from fdfa.methods import (
-    ADFA,
-    DFA,
-    DRTP,
-    FDFA,
-    IFA,
-    SPSA,
-    Backpropagation,
-    ForwardGradient,
-    Method,
-    MultiTangent,
-    methods,
-    wrap,
-)
+from fdfa.methods import Method, methods, wrap
+
+if TYPE_CHECKING:
+    from fdfa.engine.heads import LocalHeads
+    from fdfa.methods import (
+        ADFA,
+        DFA,
+        DRTP,
+        FDFA,
+        IFA,
+        SPSA,
+        Backpropagation,
+        ForwardGradient,
+        MultiTangent,
+    )
 
 __version__ = version("fdfa")
 
@@ -49,3 +51,15 @@ __all__ = [
     "methods",
     "wrap",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Rules are imported when they are asked for; `fdfa.methods` here is the function of that name.
+    if name not in __all__:
+        raise AttributeError("fdfa: " + errors.unknown_name("name", name, __all__))
+    home = "fdfa.engine.heads" if name == "LocalHeads" else "fdfa.methods"
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

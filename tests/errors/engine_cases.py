@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,10 @@ from tests.errors.provoke import Case, Here
 from tests.errors.refused_option import refused_option
 
 __all__ = ["ENGINE_CASES"]
+
+
+def _no_such_method_class(here: Here) -> None:
+    importlib.import_module("fdfa.methods").FDFAA  # noqa: B018
 
 
 def _negative_seed(here: Here) -> None:
@@ -102,6 +107,8 @@ def _map_of_another_rank(here: Here) -> None:
 
 
 ENGINE_CASES = [
+    Case("no such name in fdfa", AttributeError, lambda here: fdfa.FDFAA),
+    Case("no such name in fdfa.methods", AttributeError, _no_such_method_class),
     Case("a projection too much", CheckpointError, functools.partial(_projections, True)),
     Case("a projection too little", CheckpointError, functools.partial(_projections, False)),
     Case("a projection of another rank", CheckpointError, _projection_of_another_rank),

@@ -2,65 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from fdfa.engine.estimator import Estimator
 from fdfa.errors import ConfigError, unknown_name
-from fdfa.methods import (
-    adfa,
-    backpropagation,
-    dfa,
-    dkp,
-    drtp,
-    fdfa,
-    feedback_alignment,
-    fg_a,
-    forward_gradient,
-    grape,
-    ifa,
-    kolen_pollack,
-    l_bp,
-    lg_fg_a,
-    low_dimensional,
-    multi_tangent,
-    multi_tangent_a,
-    opzo,
-    pepita,
-    pseudo_zeroth_order,
-    sign_symmetric,
-    spsa,
-    weight_mirror,
-)
-from fdfa.methods.adfa import ADFA
-from fdfa.methods.backpropagation import Backpropagation
-from fdfa.methods.dfa import DFA
-from fdfa.methods.dkp import DKP
-from fdfa.methods.drtp import DRTP
-from fdfa.methods.fdfa import FDFA
-from fdfa.methods.feedback_alignment import FeedbackAlignment
-from fdfa.methods.fg_a import FGA
-from fdfa.methods.forward_gradient import ForwardGradient
-from fdfa.methods.grape import GrAPE
-from fdfa.methods.ifa import IFA
-from fdfa.methods.kolen_pollack import KolenPollack
-from fdfa.methods.l_bp import LocalBackpropagation
-from fdfa.methods.lg_fg_a import LGFGA
-from fdfa.methods.low_dimensional import LowDimensionalFeedback
-from fdfa.methods.multi_tangent import MultiTangent
-from fdfa.methods.multi_tangent_a import MultiTangentA
-from fdfa.methods.opzo import OPZO
-from fdfa.methods.pepita import PEPITA
-from fdfa.methods.pseudo_zeroth_order import PseudoZerothOrder
 from fdfa.methods.record import Method
-from fdfa.methods.sign_symmetric import (
-    BatchwiseRandomSignSymmetric,
-    FixedRandomSignSymmetric,
-    UniformSignSymmetric,
-)
-from fdfa.methods.spsa import SPSA
-from fdfa.methods.weight_mirror import WeightMirror
+
+if TYPE_CHECKING:
+    from fdfa.methods.adfa import ADFA
+    from fdfa.methods.backpropagation import Backpropagation
+    from fdfa.methods.dfa import DFA
+    from fdfa.methods.dkp import DKP
+    from fdfa.methods.drtp import DRTP
+    from fdfa.methods.fdfa import FDFA
+    from fdfa.methods.feedback_alignment import FeedbackAlignment
+    from fdfa.methods.fg_a import FGA
+    from fdfa.methods.forward_gradient import ForwardGradient
+    from fdfa.methods.grape import GrAPE
+    from fdfa.methods.ifa import IFA
+    from fdfa.methods.kolen_pollack import KolenPollack
+    from fdfa.methods.l_bp import LocalBackpropagation
+    from fdfa.methods.lg_fg_a import LGFGA
+    from fdfa.methods.low_dimensional import LowDimensionalFeedback
+    from fdfa.methods.multi_tangent import MultiTangent
+    from fdfa.methods.multi_tangent_a import MultiTangentA
+    from fdfa.methods.opzo import OPZO
+    from fdfa.methods.pepita import PEPITA
+    from fdfa.methods.pseudo_zeroth_order import PseudoZerothOrder
+    from fdfa.methods.sign_symmetric import (
+        BatchwiseRandomSignSymmetric,
+        FixedRandomSignSymmetric,
+        UniformSignSymmetric,
+    )
+    from fdfa.methods.spsa import SPSA
+    from fdfa.methods.weight_mirror import WeightMirror
 
 __all__ = [
     "ADFA",
@@ -96,35 +75,57 @@ __all__ = [
 ]
 
 
-_FILES = (
-    backpropagation,
-    dfa,
-    adfa,
-    ifa,
-    drtp,
-    pepita,
-    fdfa,
-    fg_a,
-    multi_tangent_a,
-    dkp,
-    grape,
-    opzo,
-    feedback_alignment,
-    sign_symmetric,
-    kolen_pollack,
-    low_dimensional,
-    weight_mirror,
-    forward_gradient,
-    multi_tangent,
-    spsa,
-    pseudo_zeroth_order,
-    l_bp,
-    lg_fg_a,
-)
-_REGISTRY = tuple(record for file in _FILES for record in file.RECORDS)
-_NAMES: dict[str, str] = {
-    name: method.name for method in _REGISTRY for name in (method.name, *method.aliases)
+# Class to file, in the order of the documentation. A file is imported when it is asked for: all of
+# them take several times as long as the rest of `import fdfa`.
+_CLASSES = {
+    "Backpropagation": "backpropagation",
+    "DFA": "dfa",
+    "ADFA": "adfa",
+    "IFA": "ifa",
+    "DRTP": "drtp",
+    "PEPITA": "pepita",
+    "FDFA": "fdfa",
+    "FGA": "fg_a",
+    "MultiTangentA": "multi_tangent_a",
+    "DKP": "dkp",
+    "GrAPE": "grape",
+    "OPZO": "opzo",
+    "FeedbackAlignment": "feedback_alignment",
+    "BatchwiseRandomSignSymmetric": "sign_symmetric",
+    "FixedRandomSignSymmetric": "sign_symmetric",
+    "UniformSignSymmetric": "sign_symmetric",
+    "KolenPollack": "kolen_pollack",
+    "LowDimensionalFeedback": "low_dimensional",
+    "WeightMirror": "weight_mirror",
+    "ForwardGradient": "forward_gradient",
+    "MultiTangent": "multi_tangent",
+    "SPSA": "spsa",
+    "PseudoZerothOrder": "pseudo_zeroth_order",
+    "LocalBackpropagation": "l_bp",
+    "LGFGA": "lg_fg_a",
 }
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _CLASSES:
+        raise AttributeError("fdfa.methods: " + unknown_name("name", name, list(_CLASSES)))
+    return getattr(importlib.import_module(f"{__name__}.{_CLASSES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@functools.cache
+def _registry() -> tuple[Method, ...]:
+    files = dict.fromkeys(_CLASSES.values())
+    modules = [importlib.import_module(f"{__name__}.{file}") for file in files]
+    return tuple(record for module in modules for record in module.RECORDS)
+
+
+@functools.cache
+def _names() -> dict[str, str]:
+    return {n: method.name for method in _registry() for n in (method.name, *method.aliases)}
 
 
 def methods() -> dict[str, Method]:
@@ -137,7 +138,7 @@ def methods() -> dict[str, Method]:
         >>> list(methods())[:5]
         ['backpropagation', 'dfa', 'adfa', 'ifa', 'drtp']
     """
-    return {method.name: method for method in _REGISTRY}
+    return {method.name: method for method in _registry()}
 
 
 def described(name: str) -> Method:
@@ -157,7 +158,7 @@ def described(name: str) -> Method:
         'spsa'
     """
     if (found := methods().get(canonical(name))) is None:
-        others = [alias for method in _REGISTRY for alias in method.aliases]
+        others = [alias for method in _registry() for alias in method.aliases]
         raise ConfigError(unknown_name("method", name, list(methods()), also=others))
     return found
 
@@ -175,7 +176,7 @@ def canonical(name: str) -> str:
         >>> canonical("KP"), canonical("no such method")
         ('kolen-pollack', 'no such method')
     """
-    return _NAMES.get(name.lower().replace("_", "-"), name)
+    return _names().get(name.lower().replace("_", "-"), name)
 
 
 def wrap(method: str, model: nn.Module, **options: Any) -> Estimator:
