@@ -98,6 +98,13 @@ METHOD_FAULTS = (
         (f"{TARGETS}::test_equals_the_naive_loop",),
     ),
     Fault(
+        "a sample that the loss ignores still teaches",
+        "engine/targets.py",
+        "return total.masked_fill((e == 0).all(sample_dims, keepdim=True), 0.0)",
+        "return total",
+        ("tests/contract/test_criterion.py::test_samples_without_an_error_rest",),
+    ),
+    Fault(
         "a credit that enters behind the activation",
         "engine/relay.py",
         'dataclasses.replace(tap, kind="input")',

@@ -53,8 +53,8 @@ def summed(output: Tensor) -> Tensor:
 
 
 def mean_square(output: Tensor) -> Tensor:
-    """A loss of any output, whatever its shape."""
-    return _mean_square(output, torch.zeros(len(output), *output.shape[2:], dtype=torch.int64))
+    """A loss of any output, whatever its shape; targets are ones, classes or values."""
+    return _mean_square(output, torch.ones(len(output), *output.shape[2:], dtype=torch.int64))
 
 
 def copy_weights(source: Estimator, target: Estimator) -> None:

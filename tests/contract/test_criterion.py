@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -42,6 +43,7 @@ def test_returns_the_loss(case: Case) -> None:
         expected = F.cross_entropy(plain(x), target, **options)
         assert_same_bits(criterion(learner(x), target, **options), expected)
         assert_same_bits(criterion(input=learner(x), target=target, **options), expected)
+        assert_same_bits(criterion(target=target, input=learner(x), **options), expected)
         with torch.no_grad():
             assert_same_bits(criterion(learner(x), target, **options), expected)
     learner.eval()
@@ -149,6 +151,95 @@ def test_ignored_labels_teach_nothing() -> None:
     alone = fresh_gradients(learner, (x1, target1))
     # the loss's mean is over the one label that is left, the rule's over the six samples
     assert_close_to_rounding(found["0.weight"] * 6, alone["0.weight"])
+
+
+@pytest.mark.parametrize(
+    "loss_function",
+    [
+        nn.CrossEntropyLoss(ignore_index=0),
+        nn.CrossEntropyLoss(weight=torch.tensor([0.0, 1.0, 1.0]).double()),
+        lambda y, t: (F.cross_entropy(y, t, reduction="none") * (t > 0)).sum() / 4,
+    ],
+    ids=["ignored", "weighed with zero", "masked"],
+)
+def test_samples_without_an_error_rest(loss_function: Callable[..., Tensor]) -> None:
+    """What the loss does not see: hidden blocks are taught by the others, a sixth by each."""
+    learner, _ = drtp()
+    x, target = batch(0)[0], torch.tensor([0, 1, 2, 0, 1, 2])
+    parts = [fresh_gradients(learner, (x[n : n + 1], target[n : n + 1])) for n in (1, 2, 4, 5)]
+    learner.zero_grad()
+    learner.criterion(loss_function)(learner(x), target).backward()
+    for name in ("0.weight", "2.bias", "4.weight"):
+        expected = sum(part[name] for part in parts) / 6
+        assert_close_to_rounding(gradients(learner)[name], expected)
+
+
+@pytest.mark.parametrize("met", [True, False], ids=["met to the last bit", "left out"])
+def test_a_value_without_an_error_rests(met: bool) -> None:
+    """Where it is left out, it need not be a number."""
+    learner, _ = drtp()
+    x, wanted = batch(0)[0], torch.linspace(-1, 1, 6 * CLASSES).double().view(6, CLASSES)
+    mean = learner.criterion(lambda y, t: (y - t).square().mean())
+    mean(learner(x[1:]), wanted[1:]).backward()
+    expected = gradients(learner)["0.weight"] * 5 / 6
+    learner.zero_grad()
+    y = learner(x)
+    if met:
+        wanted[0] = y[0].detach()
+        mean(y, wanted).backward()
+    else:
+        wanted[0] = torch.nan
+        learner.criterion(lambda y, t: (y[1:] - t[1:]).square().mean())(y, wanted).backward()
+    assert_close_to_rounding(gradients(learner)["0.weight"], expected)
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 1)])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_integers_are_the_values_of_one_component(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    learner = fdfa.DRTP(nn.Sequential(*dense()[:6], nn.Linear(6, 1).double()), seed=7)
+    criterion = learner.criterion(
+        lambda y, t: F.binary_cross_entropy_with_logits(y.flatten(), t.flatten().double())
+    )
+    x, target = batch(0)[0], torch.tensor([0, 1, 1, 0, 1, 1])
+    criterion(learner(x), target.double().unsqueeze(1)).backward()
+    expected = gradients(learner)
+    learner.zero_grad()
+    criterion(learner(x), target.view(shape).to(dtype)).backward()
+    assert_same_bits(gradients(learner), expected)
+
+
+def _own_names(logits: Tensor, weight: Tensor | None = None, *, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels, weight)
+
+
+@pytest.mark.parametrize("method", ["drtp", "pepita"])
+@pytest.mark.parametrize(
+    ("loss_function", "names"),
+    [
+        (F.cross_entropy, ("input", "target")),
+        (nn.CrossEntropyLoss(), ("input", "target")),
+        (_own_names, ("logits", "labels")),
+        (lambda **given: F.cross_entropy(**given), ("input", "target")),
+        (torch.kl_div, ("input", "target")),
+    ],
+    ids=["function", "module", "names of its own", "any names", "no signature"],
+)
+def test_by_keyword_in_any_order(
+    method: str, loss_function: Callable[..., Tensor], names: tuple[str, str]
+) -> None:
+    learner = fdfa.wrap(method, dense(), seed=7)
+    x, target = batch(0)
+    if loss_function is torch.kl_div:
+        target = F.one_hot(target, CLASSES).double()
+    first, second = names
+    criterion = learner.criterion(loss_function)
+    criterion(**{first: learner(x), second: target}).sum().backward()
+    expected = gradients(learner)
+    learner.zero_grad()
+    criterion(**{second: target, first: learner(x)}).sum().backward()
+    assert_same_bits(gradients(learner), expected)
 
 
 def test_targets_that_fit_no_output() -> None:

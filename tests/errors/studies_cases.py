@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import safetensors.torch
 import torch
@@ -55,6 +55,11 @@ OPTIONS = [
         lambda: options_by_method(["dfa"], {"fdaf.probe_every": "4"}),
     ),
     _refused("options: unknown method", lambda: method_options("fdaf", {})),
+    _refused("options: no name of a method", lambda: fdfa.wrap(cast(str, None), nn.Flatten())),
+    _refused(
+        "options: under two names of a method",
+        lambda: options_by_method(["kp"], {"kp.decay": "1", "kolen-pollack.decay": "2"}),
+    ),
     _refused("options: unknown option", lambda: method_options("fdfa", {"feedback_rat": "0.1"})),
     _refused(
         "options: a text for a number", lambda: method_options("fdfa", {"feedback_rate": "much"})
@@ -108,6 +113,10 @@ SETUPS = [
     _refused("an unknown part of a reproduction", lambda: MultiTangentSettings(parts=("cube",))),
     _refused("no ranks", lambda: LowDimensionalFeedbackSettings(ranks=())),
     _refused("all beside another method", lambda: CompareConfig(methods=("all", "dfa"))),
+    _refused(
+        "a share of the rate under two names",
+        lambda: CompareConfig(rate_shares={"mezo": 0.1, "spsa": 0.2}),
+    ),
     _refused("a share of the rate that is no number", lambda: rate_shares({"dfa": "half"})),
     _refused(
         "a share of the rate that is not positive",

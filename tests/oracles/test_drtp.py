@@ -110,3 +110,12 @@ def test_dense_outputs_and_positions() -> None:
     delta = g * (1 - h**2)
     expected_weight = torch.einsum("nti,ntj->ij", delta, x)
     torch.testing.assert_close(body[0].weight.grad, expected_weight, rtol=1e-10, atol=1e-14)
+    body.zero_grad()
+    learner.criterion(F.cross_entropy)(learner(x), F.one_hot(target, 3).double().mT).backward()
+    torch.testing.assert_close(body[0].weight.grad, expected_weight, rtol=1e-10, atol=1e-14)
+    body.zero_grad()
+    learner.criterion(nn.CrossEntropyLoss(ignore_index=1))(learner(x), target).backward()
+    t.view(4, 3, 7)[:, 1] = 0.0  # of each sample some positions rest
+    g = (t @ learner.feedback["1"].weight).view(4, 7, 6)
+    expected_weight = torch.einsum("nti,ntj->ij", g * (1 - h**2), x)
+    torch.testing.assert_close(body[0].weight.grad, expected_weight, rtol=1e-10, atol=1e-14)

@@ -144,5 +144,32 @@ class TestLowDimensionalFeedback:
         put("Q and P fixed, rank 10", 0.515, 0.5)
         met = [expectation.met for expectation in low.expectations(settings, units)]
         assert met == [True, False, True, False, False, False]
-        short = dataclasses.replace(settings, epochs=2)
-        assert {expectation.met for expectation in low.expectations(short, units)} == {None}
+        for change in ({"epochs": 2}, {"width": 8}, {"data": "mnist"}, {"learning_rate": 0.5}):
+            other = dataclasses.replace(settings, **change)
+            assert [e.met for e in low.expectations(other, units)] == [None] * 6
+
+    def test_the_data_set_says_how_many_classes_there_are(self) -> None:
+        settings = LowDimensionalFeedbackSettings(data="emnist", ranks=(5, 10, 46, 47, 64), seeds=1)
+        units: dict[str, Any] = {"backpropagation, seed 0": {"accuracy": 0.9, "cosines": {}}}
+        for rank in settings.ranks:
+            for rule, more in (("Q and P fixed", 0), ("Q and P learned", 10)):
+                unit = {"accuracy": (rank + more) / 100, "cosines": {"0": rank / 100}}
+                units[f"{rule}, rank {rank}, seed 0"] = unit
+        found = [(e.what, e.found, e.met) for e in low.expectations(settings, units)]
+        assert [(what[:7], met) for what, _, met in found[:4]] == [("rank 47", None)] * 4
+        assert [value for _, value, _ in found] == pytest.approx(
+            [-0.33, 0.1, 0.47, 0.47, 0.18, 0.23]
+        )
+        assert found[-1][0].endswith("from rank 5 to 46, less that from 46 to 64")
+        marks = {panel.marks for panel in low.panels(settings, units | _of_both(settings))}
+        assert marks == {(46.0,)}
+        unknown = dataclasses.replace(settings, data="tensors")
+        assert low.expectations(unknown, units) == []
+        assert {panel.marks for panel in low.panels(unknown, units | _of_both(unknown))} == {()}
+
+
+def _of_both(settings: LowDimensionalFeedbackSettings) -> dict[str, Any]:
+    return {
+        f"Q learned, rank {rank}, seed 0": {"accuracy": 0.5, "cosines": {"0": 0.5}}
+        for rank in settings.ranks
+    }

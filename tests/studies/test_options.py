@@ -6,16 +6,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import pytest
+from torch import nn
 
+import fdfa
 from fdfa.errors import ConfigError
 from fdfa.methods import methods
 from fdfa.studies.options import (
     assignments,
     method_options,
     options_by_method,
+    rate_shares,
     resolved_options,
     typed_options,
 )
+from fdfa.studies.setup import CompareConfig, TrainConfig
 
 
 def everything(
@@ -164,3 +168,35 @@ def test_a_method_with_a_hyphen_takes_options_of_its_own() -> None:
 def test_resolved_options_keep_what_was_chosen() -> None:
     found = resolved_options("fdfa", {"probe_every": 4})
     assert found == {**methods()["fdfa"].options(), "probe_every": 4}
+
+
+def test_two_names_of_one_method_are_not_given_together() -> None:
+    twice = r"'{}' is given twice, as '{}' and as '{}'\. Give it once"
+    given = {"kp.decay": "0.1", "kolen-pollack.decay": "0.2"}
+    with pytest.raises(
+        ConfigError, match="options: " + twice.format(r"kolen-pollack\.decay", *given)
+    ):
+        options_by_method(["kolen-pollack"], given)
+    assert options_by_method(["kp"], {"kp.decay": "0.1", "kolen-pollack.seed": "2"}) == {
+        "kolen-pollack": {"decay": 0.1, "seed": 2}
+    }
+    shares = {"mezo": "0.1", "spsa": "0.2"}
+    with pytest.raises(ConfigError, match="rate_shares: " + twice.format("spsa", *shares)):
+        rate_shares(shares)
+    with pytest.raises(ConfigError, match="rate_shares: " + twice.format("spsa", *shares)):
+        CompareConfig(rate_shares={"mezo": 0.1, "spsa": 0.2})
+    options = {"raf": {"rank": 3}, "ldfa": {"rank": 5}}
+    with pytest.raises(ConfigError, match="options: " + twice.format("ldfa", *options)):
+        CompareConfig(methods=("raf",), options=options)
+
+
+@pytest.mark.parametrize("name", [None, 3, ["dfa"], nn.ReLU()])
+def test_a_method_is_named_by_a_string(name: Any) -> None:
+    words = rf"is a string, and an object of type {type(name).__name__} was given"
+    for run in (
+        lambda: fdfa.wrap(name, nn.Linear(2, 2)),
+        lambda: TrainConfig(method=name),
+        lambda: CompareConfig(methods=(name,)),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            run()

@@ -106,12 +106,14 @@ class Estimator(nn.Module, abc.ABC):
     def criterion(self, loss_function: Callable[P, Tensor]) -> Callable[P, Tensor]:
         """A loss function for this rule, set up once; a loop that uses it serves every rule.
 
-        Called as ``loss_function`` is, output first and targets second, with the same result. For a
-        rule that learns from the output error alone it is ``loss_function`` itself. For one that
-        learns from the targets it also tells them to the pass that made the output: class numbers,
-        or targets of the output's shape. How much a loss counts in what ``backward()`` is called on
-        (a part's share of a batch, a loss scale) counts for its targets too. A loss that is one
-        number is taken for the mean over the samples.
+        Called as ``loss_function`` is, output first and targets second (by keyword in any order),
+        with the same result. For a rule that learns from the output error alone it is
+        ``loss_function`` itself. For one that learns from the targets it also tells them to the
+        pass that made the output: class numbers, or targets of the output's shape. How much a loss
+        counts in what ``backward()`` is called on (a part's share of a batch, a loss scale) counts
+        for its targets too. A loss that is one number is taken for the mean over the samples. Of
+        further arguments with targets nothing is told: for a mixture of two, as in mixup, call it
+        twice and add.
 
         Args:
             loss_function: such as ``torch.nn.functional.cross_entropy``.

@@ -6,13 +6,14 @@ as it is. What is noted lies with the pass's own autograd node, and nowhere else
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, ParamSpec
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
 from fdfa.engine.notes import Note, is_output, notes_behind
@@ -27,8 +28,9 @@ P = ParamSpec("P")
 class Criterion(Generic[P]):
     """A loss function that also tells the passes behind its first argument what its second says.
 
-    It is called as the loss function is, output first and targets second, and returns the same
-    loss. Where the output carries no learning rule (eval mode, ``no_grad``) it does nothing more.
+    It is called as the loss function is, output first and targets second (by keyword in any order),
+    and returns the same loss. Where the output carries no learning rule (eval mode, ``no_grad``) it
+    does nothing more.
 
     Args:
         loss_function: any; :meth:`fdfa.Estimator.criterion` wraps it.
@@ -51,6 +53,7 @@ class Criterion(Generic[P]):
 def _take_note(
     loss_function: Callable[..., Tensor], args: Sequence[Any], kwargs: Mapping[str, Any], loss: Any
 ) -> None:
+    kwargs = _in_order(loss_function, kwargs)
     arguments = [*args, *kwargs.values()]
     if len(arguments) < 2 or not isinstance(loss, Tensor) or not loss.requires_grad:
         return
@@ -80,10 +83,11 @@ def targets_of(e: Tensor, notes: Sequence[Note], *, sample_dims: int, method: st
 
     The mean over the samples of a loss ``-sum_k t_k y_k`` has this gradient, times -1. Losses that
     one backward call adds up are added, each with the factor that it has there (a part's share of
-    its batch, a loss scale).
+    its batch, a loss scale). Where the output error is zero the sample (of a dense output: the
+    position) rests: its loss ignores it, weighs it with zero, or cannot be made any smaller there.
 
     Args:
-        e: the output error; only its shape, type and device are read.
+        e: the output error; of its values, only where it is zero is read.
         notes: of the pass.
         sample_dims: number of leading dimensions that count samples.
         method: for the error's text.
@@ -97,7 +101,7 @@ def targets_of(e: Tensor, notes: Sequence[Note], *, sample_dims: int, method: st
     total = torch.zeros(e.shape, dtype=torch.promote_types(e.dtype, torch.float32), device=e.device)
     for note, weight in weighed(notes, method=method):
         total += _weighted(note.targets.to(e.device), weight.to(e.device), total, sample_dims)
-    return total
+    return total.masked_fill((e == 0).all(sample_dims, keepdim=True), 0.0)
 
 
 def weighed(notes: Sequence[Note], *, method: str) -> list[tuple[Note, Tensor]]:
@@ -178,18 +182,32 @@ def _loss_of(
     return loss_of
 
 
+def _in_order(loss_function: Callable[..., Tensor], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Keyword arguments as the loss function lists them; unlisted, as torch's losses do."""
+    if not kwargs:
+        return kwargs
+    called = loss_function.forward if isinstance(loss_function, nn.Module) else loss_function
+    try:
+        listed = list(inspect.signature(called).parameters)
+    except (TypeError, ValueError):  # a function of torch's own in C++
+        listed = []
+    listed += ["input", "target", *kwargs]
+    return dict(sorted(kwargs.items(), key=lambda item: listed.index(item[0])))
+
+
 def _weighted(targets: Tensor, weight: Tensor, like: Tensor, sample_dims: int) -> Tensor:
-    samples, classes = like.shape[:sample_dims], like.shape[sample_dims]
+    classes = like.shape[sample_dims]
     labels = like.shape[:sample_dims] + like.shape[sample_dims + 1 :]
-    whole = not targets.is_floating_point() and targets.numel() == math.prod(labels)
-    if whole and targets.shape != like.shape:  # class numbers, (N,) or (N, ...)
+    count = math.prod(labels)
+    whole = not targets.is_floating_point() and targets.numel() == count
+    # one component has no classes to number: integers are its values
+    if whole and targets.shape != like.shape and classes > 1:  # class numbers, (N,) or (N, ...)
         index = targets.reshape(labels).unsqueeze(sample_dims)
         places = torch.arange(classes, device=like.device)
         shape = (classes, *(1 for _ in like.shape[sample_dims + 1 :]))
         t = (index == places.view(shape)).to(like.dtype)  # nothing where a label is ignored
-        count = math.prod(labels)
     elif targets.numel() == like.numel():
-        t, count = targets.reshape(like.shape).to(like.dtype), math.prod(samples)
+        t = targets.reshape(like.shape).to(like.dtype)
     else:
         raise FDFAError(
             f"the targets have shape {tuple(targets.shape)} and type {targets.dtype}, which fits no"
@@ -200,7 +218,7 @@ def _weighted(targets: Tensor, weight: Tensor, like: Tensor, sample_dims: int) -
         return t * (weight.to(like.dtype).reshape(()) / count)
     if weight.numel() == like.numel():  # reduction="none": a loss a component, or a sample
         return t * weight.to(like.dtype).reshape(like.shape)
-    if weight.numel() == math.prod(labels):
+    if weight.numel() == count:
         return t * weight.to(like.dtype).reshape(labels).unsqueeze(sample_dims)
     raise FDFAError(_wrong_loss(weight))
 

@@ -172,10 +172,18 @@ def canonical(name: str) -> str:
     Returns:
         The name to compare by.
 
+    Raises:
+        ConfigError: if it is no string.
+
     Example:
         >>> canonical("KP"), canonical("no such method")
         ('kolen-pollack', 'no such method')
     """
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"the name of a method is a string, and an object of type {type(name).__name__} was"
+            " given. Pass a name of fdfa.methods(), such as 'dfa'."
+        )
     return _names().get(name.lower().replace("_", "-"), name)
 
 

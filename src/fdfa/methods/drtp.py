@@ -25,9 +25,9 @@ class DRTP(TappedEstimator):
     """Direct random target projection (Frenkel, Lefebvre & Bol 2021, arXiv:1909.01311).
 
     The credit of tap l is ``g_l = t B_l / N``, t the one-hot targets, B_l fixed. The last block
-    gets its exact error. What a hidden block learns depends neither on the output nor on a later
-    weight, so it could be updated as soon as its activation is there; here it waits for
-    ``backward()``, as with every method.
+    gets its exact error. What a hidden block learns of a sample depends neither on the output nor
+    on a later weight, so it could be updated as soon as its activation is there; here it waits for
+    ``backward()``, as with every method. A sample whose output error is exactly zero rests.
 
     The loss must come from :meth:`criterion`, which tells the pass its targets. A loss that is one
     number is taken for the mean over the N samples. The credit stands where the gradient stands: an

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import fdfa.data
 from fdfa.errors import ConfigError, unknown_name
@@ -12,6 +12,7 @@ from fdfa.studies.typed_options import typed_options
 
 __all__ = [
     "assignments",
+    "by_first_name",
     "data_set_options",
     "method_options",
     "options_by_method",
@@ -19,6 +20,8 @@ __all__ = [
     "resolved_options",
     "seeded",
 ]
+
+T = TypeVar("T")
 
 
 def assignments(texts: Sequence[str]) -> dict[str, str]:
@@ -108,7 +111,8 @@ def options_by_method(chosen: Sequence[str], texts: Mapping[str, str]) -> dict[s
         For each method that has options, its keyword arguments.
 
     Raises:
-        ConfigError: if an option has no method, one that does not take part, or a bad value.
+        ConfigError: if an option has no method, one that does not take part, or a bad value, or is
+            given under two names of its method.
 
     Example:
         >>> options_by_method(["dfa", "fdfa"], {"fdfa.probe_every": "4"})
@@ -116,9 +120,8 @@ def options_by_method(chosen: Sequence[str], texts: Mapping[str, str]) -> dict[s
     """
     chosen = [canonical(method) for method in chosen]
     grouped: dict[str, dict[str, str]] = {}
-    for name, value in texts.items():
+    for name, value in by_first_name("options", texts, of=_by_first_method).items():
         method, dot, option = name.rpartition(".")
-        method = canonical(method)
         if not dot:
             raise ConfigError(
                 f"option {name!r} does not say which method it is for. Write "
@@ -147,15 +150,14 @@ def rate_shares(texts: Mapping[str, str]) -> dict[str, float]:
         Method to number.
 
     Raises:
-        ConfigError: if one is no number.
+        ConfigError: if one is no number, or a method is named twice.
 
     Example:
         >>> rate_shares({"fg_w": "0.1"})
         {'fg-w': 0.1}
     """
     shares = {}
-    for given, text in texts.items():
-        method = canonical(given)
+    for method, text in by_first_name("rate_shares", texts).items():
         try:
             shares[method] = float(text)
         except ValueError:
@@ -163,6 +165,38 @@ def rate_shares(texts: Mapping[str, str]) -> dict[str, float]:
                 f"rate_shares: {method!r} takes a number, not {text!r}. Write {method}=0.1, say."
             ) from None
     return shares
+
+
+def by_first_name(
+    what: str, given: Mapping[str, T], *, of: Callable[[str], str] = canonical
+) -> dict[str, T]:
+    """What is given by names of methods, by the first of each method's names.
+
+    Args:
+        what: is given, for the error's text.
+        given: by any of their names.
+        of: the name to go by instead of another.
+
+    Returns:
+        The same values.
+
+    Raises:
+        ConfigError: if two names are of one method.
+
+    Example:
+        >>> by_first_name("rate_shares", {"mezo": 0.1, "dfa": 0.5})
+        {'spsa': 0.1, 'dfa': 0.5}
+    """
+    found: dict[str, tuple[str, T]] = {}
+    for name, value in given.items():
+        first = of(name)
+        if first in found:
+            raise ConfigError(
+                f"{what}: {first!r} is given twice, as {found[first][0]!r} and as {name!r}. Give it"
+                " once."
+            )
+        found[first] = name, value
+    return {first: value for first, (_, value) in found.items()}
 
 
 def resolved_options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,3 +239,9 @@ def seeded(options: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """
     own = options.get("seed")
     return {**options, "seed": seed if own is None else own}
+
+
+def _by_first_method(name: str) -> str:
+    """``kp.decay`` is ``kolen-pollack.decay``."""
+    method, dot, option = name.rpartition(".")
+    return f"{canonical(method)}{dot}{option}"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from fdfa.errors import ConfigError, unknown_name
 from fdfa.methods import canonical, methods
+from fdfa.studies.options import by_first_name
 from fdfa.studies.task import Task
 from fdfa.training import TrainingSettings
 
@@ -145,7 +146,7 @@ class CompareConfig(Setup):
         timing_rounds: rounds, at least, in which the time of a step is measured; 10 or more.
 
     Raises:
-        ConfigError: if a value is out of range, a method is named twice.
+        ConfigError: if a value is out of range, or a method is named twice.
 
     Example:
         >>> CompareConfig(methods=("backpropagation", "fdfa"), seeds=1).task.data
@@ -163,8 +164,7 @@ class CompareConfig(Setup):
         """Check every value; methods go by their first names."""
         object.__setattr__(self, "methods", tuple(canonical(name) for name in self.methods))
         for what in ("options", "rate_shares"):
-            given = getattr(self, what)
-            object.__setattr__(self, what, {canonical(k): value for k, value in given.items()})
+            object.__setattr__(self, what, by_first_name(what, getattr(self, what)))
         if not self.methods:
             raise ConfigError("methods: there is nothing to compare. Name at least one method.")
         for name in self.methods:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import fdfa.data
 from fdfa.errors import ConfigError
 from fdfa.studies.costs import fresh_learner
 from fdfa.studies.network import build_network
@@ -27,7 +28,7 @@ from fdfa.training import EpochResult, Trainer, TrainingSettings
 
 __all__ = ["LowDimensionalFeedbackSettings", "expectations", "grids", "measure", "panels"]
 
-_WIDTH, _DEPTH = 512, 4
+_DATA, _WIDTH, _DEPTH, _RATE = "cifar10", 512, 4, 0.05
 _MOMENTUM, _WEIGHT_DECAY = 0.9, 1e-3
 # Which factors learn.
 _RULES: Mapping[str, Mapping[str, bool]] = {
@@ -36,7 +37,6 @@ _RULES: Mapping[str, Mapping[str, bool]] = {
     "Q and P learned": {"learn_q": True, "learn_p": True},
 }
 _FIXED, _, _BOTH = _RULES
-_CLASSES = 10
 _ENOUGH_EPOCHS = 10
 
 
@@ -45,7 +45,7 @@ class LowDimensionalFeedbackSettings:
     """What is trained, and with how narrow a feedback.
 
     Attributes:
-        data: name of a data set of ten classes.
+        data: name of a data set.
         data_dir: folder with its files; default: $FDFA_DATA, then the cache, then a download.
         ranks: dimensions of the feedback.
         epochs: of each training.
@@ -62,12 +62,12 @@ class LowDimensionalFeedbackSettings:
         (2, 5, 9, 10, 64)
     """
 
-    data: str = "cifar10"
+    data: str = _DATA
     data_dir: str | None = None
     ranks: tuple[int, ...] = (2, 5, 9, 10, 64)
     epochs: int = 30
     seeds: int = 3
-    learning_rate: float = 0.05
+    learning_rate: float = _RATE
     width: int = _WIDTH
     device: str = "auto"
 
@@ -183,29 +183,37 @@ def expectations(
         Those of the ranks that were trained.
     """
     accuracy = functools.partial(_accuracy, settings, units)
-    judged = settings.epochs >= _ENOUGH_EPOCHS and settings.width == _WIDTH
+    same = (settings.data, settings.width, settings.learning_rate) == (_DATA, _WIDTH, _RATE)
+    judged = same and settings.epochs >= _ENOUGH_EPOCHS
     found: list[Expectation] = []
-    if _CLASSES in settings.ranks:
-        learned, fixed = accuracy(_BOTH, _CLASSES), accuracy(_FIXED, _CLASSES)
+    classes, knee = _classes(settings), _classes(settings) - 1
+    if classes in settings.ranks:
+        learned, fixed = accuracy(_BOTH, classes), accuracy(_FIXED, classes)
         why = "as many dimensions as classes match backpropagation"
         gap = learned - accuracy("backpropagation", None)
-        what = f"rank {_CLASSES}, {_BOTH}: accuracy less backpropagation's"
+        what = f"rank {classes}, {_BOTH}: accuracy less backpropagation's"
         found.append(Expectation(what, -0.01, math.inf, gap, judged, why))
-        what = f"rank {_CLASSES}, {_BOTH}: accuracy less that with {_FIXED}"
+        what = f"rank {classes}, {_BOTH}: accuracy less that with {_FIXED}"
         why = "fixed feedback of few dimensions misassigns credit"
         found.append(Expectation(what, 0.01, math.inf, learned - fixed, judged, why))
         for rule, least, most in ((_BOTH, 0.6, 1.0), (_FIXED, -1.0, 0.35)):
-            cosine = _early_cosine(settings, units, rule, _CLASSES)
-            what = f"rank {_CLASSES}, {rule}: cosine with the true gradient, layers 1 and 2"
+            cosine = _early_cosine(settings, units, rule, classes)
+            what = f"rank {classes}, {rule}: cosine with the true gradient, layers 1 and 2"
             found.append(Expectation(what, least, most, cosine, judged, why))
-    if {5, _CLASSES - 1, 64} <= set(settings.ranks):
-        few, knee, many = (accuracy(_BOTH, rank) for rank in (5, _CLASSES - 1, 64))
+    if 5 < knee < 64 and {5, knee, 64} <= set(settings.ranks):
+        few, enough, many = (accuracy(_BOTH, rank) for rank in (5, knee, 64))
         why = "the error of a softmax has one dimension less than classes"
-        what = f"{_BOTH}: accuracy at rank 64 less that at rank 9"
-        found.append(Expectation(what, -math.inf, 0.01, many - knee, judged, why))
-        what = f"{_BOTH}: accuracy won from rank 5 to 9, less that from 9 to 64"
-        found.append(Expectation(what, 0.0, math.inf, knee - few - (many - knee), judged, why))
+        what = f"{_BOTH}: accuracy at rank 64 less that at rank {knee}"
+        found.append(Expectation(what, -math.inf, 0.01, many - enough, judged, why))
+        what = f"{_BOTH}: accuracy won from rank 5 to {knee}, less that from {knee} to 64"
+        won = enough - few - (many - enough)
+        found.append(Expectation(what, 0.0, math.inf, won, judged, why))
     return found
+
+
+def _classes(settings: LowDimensionalFeedbackSettings) -> int:
+    """Of the data set; 0 where its files decide, and no rank is that of the classes."""
+    return fdfa.data.describe(settings.data).classes or 0
 
 
 def grids(settings: LowDimensionalFeedbackSettings, units: Mapping[str, Any]) -> list[Grid]:
@@ -242,7 +250,7 @@ def panels(settings: LowDimensionalFeedbackSettings, units: Mapping[str, Any]) -
         units: what was measured.
 
     Returns:
-        Two panels, with a mark at one dimension less than classes.
+        Two panels, with a mark at one dimension less than classes, where these are known.
     """
     accuracy = functools.partial(_accuracy, settings, units)
     ranks = sorted(settings.ranks)
@@ -258,9 +266,9 @@ def panels(settings: LowDimensionalFeedbackSettings, units: Mapping[str, Any]) -
             for rule in _RULES
         },
     }
-    knee = _CLASSES - 1.0  # a line in its place; a number would touch the next one
+    knee = _classes(settings) - 1.0  # a line in its place; a number would touch the next one
     ticks = tuple(float(rank) for rank in ranks if rank != knee)
-    panel = functools.partial(Panel, x="rank", log_x=True, marks=(knee,), ticks=ticks)
+    panel = functools.partial(Panel, x="rank", log_x=True, marks=(knee,) * (knee > 0), ticks=ticks)
     return [
         panel(title=settings.data, y="test accuracy (%)", lines=accuracies),
         panel(
