@@ -67,6 +67,16 @@ def test_one_mirror_step_is_the_noise_correlation() -> None:
     torch.testing.assert_close(learned, (xi @ W.T).T @ xi / 9, **CLOSE)
 
 
+def test_without_a_layer_to_mirror_it_is_backpropagation() -> None:
+    """As in feedback alignment: nothing carries an error to the input of a layer."""
+    model, x = nn.Linear(4, 3).double(), torch.randn(5, 4).double()
+    learner = wrap("weight-mirror", model)
+    found = torch.autograd.grad(learner(x).square().sum(), list(model.parameters()))
+    exact = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
+    torch.testing.assert_close(found, exact, **CLOSE)
+    assert not learner.feedback.names()
+
+
 def test_an_lstm_in_one_kernel_has_no_mirror() -> None:
     learner = wrap("weight-mirror", Recurrent(nn.LSTM))
     with pytest.raises(UnsupportedModelError, match=r"weight 'cell\.weight_ih_l0'"):

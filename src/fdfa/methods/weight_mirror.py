@@ -119,8 +119,8 @@ class WeightMirror(FeedbackWeightEstimator):
 
     def teach(self, uses: WeightUses, weights: Mapping[str, Tensor], step: int, heard: Any) -> None:
         """Turn every B by one mirror batch."""
-        if step % self.mirror_every:
-            return
+        if step % self.mirror_every or not uses.products:
+            return  # a single layer, say: it carries no error to its input, and has no mirror
         names = list(uses.products)
 
         def part(name: str) -> Callable[[], Tensor]:
