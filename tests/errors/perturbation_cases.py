@@ -71,6 +71,14 @@ def _answers_cut_short(here: Here) -> None:
     learner.load_state_dict({**state, "answers.values": state["answers.values"][:, 1:]})
 
 
+def _answers_of_unknown_origin(here: Here) -> None:
+    """As fdfa wrote it before answers knew what was perturbed."""
+    learner = fdfa.wrap("pseudo-zeroth-order", mlp(), window=2)
+    state = learner.state_dict()
+    del state["answers.origins"]
+    learner.load_state_dict(state)
+
+
 def _dependent_at_a_sample(here: Here) -> None:
     learner = fdfa.wrap("multi-tangent-a", mlp(), count=6, tangents="angle", angle=1e-5, seed=1)
     learner(noise(6, 4))
@@ -95,6 +103,7 @@ PERTURBATION_CASES = [
     Case("a decay that grows with the steps", ConfigError, _growing_decay),
     Case("a state with another window", CheckpointError, _another_window),
     Case("a state with answers cut short", CheckpointError, _answers_cut_short),
+    Case("a state with answers of unknown origin", CheckpointError, _answers_of_unknown_origin),
     refused_option("opzo", form="centered"),
     refused_option("opzo", feedback_rate=0.0),
     refused_option("opzo", noise="gauss"),

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import fdfa
+from fdfa.engine.leaves import leaves_of
 from fdfa.errors import ConfigError, ProbeError
 from tests.oracles.statistics import LIMIT, mean_deviation, variance_deviation
 from tests.oracles.weight_space import data, directions, draws, flat, gradient, small, taken
@@ -91,10 +92,10 @@ def test_the_directions_have_their_laws() -> None:
 def test_steps_seeds_and_processes_draw_unrelated_directions() -> None:
     torch.default_generator.manual_seed(0)
     learner = fdfa.ForwardGradient(nn.Linear(60, 60))
-    parameters = {name: p.detach() for name, p in learner.model.named_parameters()}
+    leaves = leaves_of(learner.model)
     seen = []
     for seeds in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)):
-        each = learner.directions(parameters, seeds).each[0]
+        each = learner.directions(leaves, seeds).each[0]
         seen.append(flat([each.leaf(0), each.leaf(1)]))
     correlations = torch.corrcoef(torch.stack(seen)) - torch.eye(4)
     assert correlations.abs().max() < 4 / 3660**0.5

@@ -136,14 +136,59 @@ def test_an_answer_is_not_read_before_its_step() -> None:
     alone = torch.autograd.grad(cross_entropy(twin(x), target), list(twin.parameters()))
     assert torch.equal(flat(list(early)), flat(list(alone)))
     assert not torch.equal(flat(list(late)), flat(list(early)))
-    assert learner.answers.steps.tolist()[-2:] == [1, 0]
+    assert learner.answers.steps.tolist()[-2:] == [0, 1]
+
+
+def _exact(window: int, model: nn.Module) -> tuple[fdfa.PseudoZerothOrder, list[Tensor]]:
+    """A learner of a model linear in its weights, and its steps' own parts of the gradient."""
+    options = {"noise": "normal", "seed": 7}
+    single = fdfa.wrap("fg-w", copy.deepcopy(model), **options)
+    parts = [gradient(single, data()) for _ in range(6)]
+    learner = fdfa.wrap("pseudo-zeroth-order", model, window=window, decay=1.0, **options)
+    return learner, parts
+
+
+def test_the_window_counts_steps() -> None:
+    """Whatever the order of the backward passes; and steps that no error came for are steps."""
+    learner, parts = _exact(3, nn.Linear(2, 2).double())
+    x, target = data()
+    for y in reversed([learner(x) for _ in range(3)]):
+        cross_entropy(y, target).backward()
+    assert learner.answers.steps.tolist() == [1, 2]
+    torch.testing.assert_close(gradient(learner, (x, target)), sum(parts[1:4]))
+    learner(x)
+    torch.testing.assert_close(gradient(learner, (x, target)), parts[3] + parts[5])
+
+
+def test_an_answer_older_than_all_that_are_kept() -> None:
+    learner, parts = _exact(2, nn.Linear(2, 2).double())
+    x, target = data()
+    waits = learner(x)
+    gradient(learner, (x, target))
+    cross_entropy(waits, target).backward()
+    assert learner.answers.steps.tolist() == [1]
+    torch.testing.assert_close(gradient(learner, (x, target)), parts[1] + parts[2])
+
+
+def test_parameters_that_rest_and_learn_again() -> None:
+    """Answers count where the same parameters learn; directions do not change with the others."""
+    model = nn.Linear(2, 2).double()
+    learner, parts = _exact(9, model)
+    for _ in range(2):
+        gradient(learner, data())
+    model.weight.requires_grad_(False)
+    alone = gradient(learner, data())
+    model.weight.requires_grad_(True)
+    (z,) = directions(learner, 2)  # over all: the bias's part is the last
+    torch.testing.assert_close(alone / z[-2:], (alone / z[-2:]).mean().expand(2))
+    torch.testing.assert_close(gradient(learner, data()), parts[0] + parts[1] + parts[3])
 
 
 def test_nothing_is_taken_in_by_a_learner_alone() -> None:
     learner = fdfa.wrap("pseudo-zeroth-order", small(), seed=7)
     learner.alone = True
     gradient(learner, data())
-    assert not list(learner.answers.of_process(0))
+    assert not (learner.answers.steps + 1).any()
 
 
 def test_answers_of_processes_that_are_gone() -> None:
@@ -156,6 +201,7 @@ def test_answers_of_processes_that_are_gone() -> None:
     state["answers.values"] = torch.cat([values, values + 1], 1)
     resumed = fdfa.wrap("pseudo-zeroth-order", small(), window=3)
     resumed.load_state_dict(state)
-    assert [step for step, _ in resumed.answers.of_process(1)] == [0]
+    origin = resumed.answers.origins[-1].item()
+    assert [step for step, _ in resumed.answers.of_process(1, origin)] == [0]
     torch.testing.assert_close(gradient(resumed, data()), gradient(learner, data()))
     assert resumed.answers.shapes.tolist() == learner.answers.shapes.tolist()

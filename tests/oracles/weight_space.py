@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 import fdfa
 from fdfa.engine.estimator import Estimator
+from fdfa.engine.leaves import leaves_of
 
 
 class Point(nn.Module):
@@ -51,9 +52,9 @@ def gradient(module: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 def directions(learner: Estimator, step: int) -> Tensor:
     """V (k, n), which the learner takes in this step."""
-    parameters = {name: p.detach() for name, p in learner.model.named_parameters()}
-    each = learner.directions(parameters, (learner.seed, step, 0)).each
-    return torch.stack([flat([v.leaf(i) for i in range(len(parameters))]) for v in each])
+    leaves = leaves_of(learner.model)
+    each = learner.directions(leaves, (learner.seed, step, 0)).each
+    return torch.stack([flat([v.leaf(i) for i in range(len(leaves))]) for v in each])
 
 
 def draws(method: str, steps: int, **options: object) -> tuple[Tensor, Tensor]:
@@ -64,11 +65,11 @@ def draws(method: str, steps: int, **options: object) -> tuple[Tensor, Tensor]:
     """
     learner = fdfa.wrap(method, small(), seed=7, **options)
     g = gradient(small(), data())
-    parameters = {name: p.detach() for name, p in learner.model.named_parameters()}
+    leaves = leaves_of(learner.model)
     found = []
     for step in range(steps):
-        taken = learner.directions(parameters, (learner.seed, step, 0))
-        V = torch.stack([flat([v.leaf(i) for i in range(len(parameters))]) for v in taken.each])
+        taken = learner.directions(leaves, (learner.seed, step, 0))
+        V = torch.stack([flat([v.leaf(i) for i in range(len(leaves))]) for v in taken.each])
         found.append(V.T @ taken.weigh(V @ g))
     return torch.stack(found), g
 

@@ -19,7 +19,7 @@ class Answers(WideBuffers):
 
     Every process holds those of all: so one of them can save them, and buffers are equal
     everywhere, as ``DistributedDataParallel`` wants them. There is a place for each from the start,
-    as long as the largest answer so far; the latest is the last.
+    as long as the largest answer so far; they are in the order of the steps, the latest last.
 
     Args:
         most: how many steps are kept.
@@ -28,18 +28,20 @@ class Answers(WideBuffers):
 
     Attributes:
         steps: buffer: numbers of the steps (most,); -1 where there is no answer yet.
+        origins: buffer: what the perturbations were over (most,), as a number.
         shapes: buffer: rows and columns by step and process (most, processes, 2).
         values: buffer: a step's entries, process by process, and zeros behind them (most, length).
 
     Example:
         >>> answers = Answers(most=2)
         >>> for step in range(3):
-        ...     answers.keep(step, torch.full((1, 2), step))
-        >>> [(step, answer.tolist()) for step, answer in answers.of_process(0)]
+        ...     answers.keep(step, torch.full((1, 2), step), 7)
+        >>> [(step, answer.tolist()) for step, answer in answers.of_process(0, 7)]
         [(1, [[1.0, 1.0]]), (2, [[2.0, 2.0]])]
     """
 
     steps: Tensor
+    origins: Tensor
     shapes: Tensor
     values: Tensor
 
@@ -55,28 +57,30 @@ class Answers(WideBuffers):
         wide = torch.promote_types(dtype, torch.float32)
         steps = torch.full((most,), -1, dtype=torch.int64, device=device)
         self.register_buffer("steps", steps)
+        self.register_buffer("origins", torch.zeros_like(steps))
         self.register_buffer("shapes", torch.zeros(most, 1, 2, dtype=torch.int64, device=device))
         self.register_buffer("values", torch.zeros(most, 0, dtype=wide, device=device))
 
-    def of_process(self, process: int) -> Iterator[tuple[int, Tensor]]:
-        """The answers of one process, the oldest first.
+    def of_process(self, process: int, origin: int) -> Iterator[tuple[int, Tensor]]:
+        """The answers of one process to perturbations of one origin, the oldest first.
 
         Args:
             process: its number.
+            origin: what the perturbations were over.
 
         Yields:
             The step's number, and the answer.
         """
-        for row, (step, shapes) in enumerate(
-            zip(self.steps.tolist(), self.shapes.tolist(), strict=True)
+        for row, (step, of, shapes) in enumerate(
+            zip(self.steps.tolist(), self.origins.tolist(), self.shapes.tolist(), strict=True)
         ):
-            if step >= 0 and process < len(shapes):
+            if step >= 0 and of == origin and process < len(shapes):
                 start = sum(rows * columns for rows, columns in shapes[:process])
                 rows, columns = shapes[process]
                 yield step, self.values[row, start : start + rows * columns].view(rows, columns)
 
-    def keep(self, step: int, answer: Tensor) -> None:
-        """Take in the answer of a step, and let go of the oldest.
+    def keep(self, step: int, answer: Tensor, origin: int) -> None:
+        """Take in the answer of a step, and let go of the oldest, which may be this one.
 
         A process whose answer is not finite adds none; if none is finite nothing changes. All
         processes call this together.
@@ -84,8 +88,11 @@ class Answers(WideBuffers):
         Args:
             step: its number.
             answer: of this process (N, K).
+            origin: what the perturbation was over, as a number.
         """
-        if not self.most:
+        # backward passes may come in another order than their steps
+        place = sum(held <= step for held in self.steps.tolist())
+        if not place:
             return
         finite = math.isfinite(answer.sum().item())
         answer = answer if finite else answer[:0]
@@ -99,17 +106,21 @@ class Answers(WideBuffers):
         values = self.values.new_zeros(max(sum(sizes), self.values.shape[1]))
         values[sum(sizes[:rank]) :][: sizes[rank]] = answer.flatten()
         _, (values,) = sum_over_processes(0, [lambda: values], like=values)
-        self._append(step, shapes, values)
+        self._insert(place, step, origin, shapes, values)
 
-    def _append(self, step: int, shapes: Tensor, values: Tensor) -> None:
+    def _insert(self, place: int, step: int, origin: int, shapes: Tensor, values: Tensor) -> None:
         # new tensors: a pass that waits for its error may hold views of the old ones
         held = nn.functional.pad(self.values, (0, len(values) - self.values.shape[1]))
         known = self.shapes
         if known.shape[1] != len(shapes):  # processes have come or gone: no other may be asked for
             known = nn.functional.pad(known, (0, 0, 0, len(shapes) - known.shape[1]))
-        self._buffers["steps"] = torch.cat([self.steps[1:], self.steps.new_tensor([step])])
-        self._buffers["shapes"] = torch.cat([known[1:], shapes[None]])
-        self._buffers["values"] = torch.cat([held[1:], values[None]])
+        for name, old, new in (
+            ("steps", self.steps, self.steps.new_tensor(step)),
+            ("origins", self.origins, self.origins.new_tensor(origin)),
+            ("shapes", known, shapes),
+            ("values", held, values),
+        ):
+            self._buffers[name] = torch.cat([old[1:place], new[None], old[place:]])
 
     def conflicts(self, entries: Mapping[str, Tensor]) -> list[str]:
         """Why a state cannot be that of these answers.
@@ -121,7 +132,7 @@ class Answers(WideBuffers):
             One text a problem; empty if it can.
         """
         problems = []
-        known = {"steps": 1, "shapes": 3, "values": 2}
+        known = {"steps": 1, "origins": 1, "shapes": 3, "values": 2}
         for name, dimensions in known.items():
             found = entries.get(name)
             if found is not None and (found.dim() != dimensions or len(found) != self.most):

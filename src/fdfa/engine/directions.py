@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from fdfa.engine.leaves import Leaf
 from fdfa.engine.probes import draw_noise, generator_for
 
 __all__ = [
@@ -71,17 +72,16 @@ class DrawnDirection(Direction):
 
     Args:
         noise: ``"normal"`` or ``"rademacher"``.
-        leaves: of which it has the shapes, dtypes and devices; not kept.
+        leaves: that it has a part for.
         seeds: which it is a function of.
 
     Attributes:
         scale: a factor on all of it.
     """
 
-    def __init__(self, noise: str, leaves: Sequence[Tensor], seeds: Sequence[int]) -> None:
+    def __init__(self, noise: str, leaves: Sequence[Leaf], seeds: Sequence[int]) -> None:
         self.scale = 1.0
-        self._noise, self._seeds = noise, seeds
-        self._like = [(leaf.shape, leaf.dtype, leaf.device) for leaf in leaves]
+        self._noise, self._leaves, self._seeds = noise, leaves, seeds
 
     def leaf(self, number: int) -> Tensor:
         """Its part for one leaf."""
@@ -90,18 +90,19 @@ class DrawnDirection(Direction):
     def scaled(self, number: int, factor: float | Tensor) -> Tensor:
         """Its part for one leaf, times a number, drawn as such."""
         if isinstance(factor, Tensor):
-            factor = factor.to(self._like[number][2])
+            factor = factor.to(self._leaves[number].device)
         return self._drawn(number, factor * self.scale)
 
     def _drawn(self, number: int, scale: float | Tensor | None) -> Tensor:
-        shape, dtype, device = self._like[number]
-        wide = torch.promote_types(dtype, torch.float32)
-        generator = generator_for(device, *self._seeds, number)
-        return draw_noise(self._noise, shape, wide, generator, scale).to(dtype)
+        leaf = self._leaves[number]
+        wide = torch.promote_types(leaf.dtype, torch.float32)
+        generator = generator_for(leaf.device, *self._seeds, leaf.number)
+        drawn = draw_noise(self._noise, leaf.shape, wide, generator, scale)
+        return leaf.at_rest(drawn.to(leaf.dtype))
 
     def kept(self) -> KeptDirection:
         """The same direction, drawn once and kept."""
-        return KeptDirection([self.leaf(number) for number in range(len(self._like))])
+        return KeptDirection([self.leaf(number) for number in range(len(self._leaves))])
 
 
 @dataclasses.dataclass(frozen=True)

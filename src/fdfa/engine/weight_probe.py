@@ -23,6 +23,7 @@ from fdfa.engine.distributed import agreed, process_rank
 from fdfa.engine.estimator import Estimator
 from fdfa.engine.forward_derivatives import MISSING_DERIVATIVE, innermost_module
 from fdfa.engine.intercept import uncached_autocast
+from fdfa.engine.leaves import Leaf, leaves_of
 from fdfa.engine.outputs import map_tensors, output_tensor
 from fdfa.engine.probes import Probe
 from fdfa.engine.structure import refuse_compiled
@@ -74,22 +75,23 @@ class WeightProbeEstimator(Estimator):
         self._refuse_unfit()
 
     @abc.abstractmethod
-    def directions(self, parameters: Mapping[str, Tensor], seeds: Sequence[int]) -> Directions:
+    def directions(self, leaves: Sequence[Leaf], seeds: Sequence[int]) -> Directions:
         """The directions of one forward pass.
 
         Args:
-            parameters: those that learn, by name, detached.
+            leaves: the parameters that learn.
             seeds: seed, step and process, for :func:`fdfa.engine.probes.generator_for`.
 
         Returns:
-            Directions over the parameters in their order.
+            Directions over the leaves in their order.
         """
 
-    def teach(self, derivatives: Sequence[Tensor], step: int) -> None:
+    def teach(self, derivatives: Sequence[Tensor], leaves: Sequence[Leaf], step: int) -> None:
         """What the method learns from a pass, once, when its first error has arrived.
 
         Args:
             derivatives: of the output along the directions, of its shape.
+            leaves: which the directions were over.
             step: the pass's number.
         """
 
@@ -103,17 +105,17 @@ class WeightProbeEstimator(Estimator):
         Returns:
             What the model returns, its output joined to the weights.
         """
-        named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
         inputs = _that_need_gradients((args, kwargs))
         with self._undone_where_refused():
             step = self.take_step()
-            if not named and not inputs:
+            if not parameters and not inputs:
                 return self.model(*args, **kwargs)
             passes = WeightPasses(
                 self.model,
                 args,
                 kwargs,
-                parameters=list(named.values()),
+                parameters=parameters,
                 inputs=inputs,
                 find_output=lambda returned: output_tensor(
                     returned, name=self.output, sample_dims=1
@@ -122,9 +124,10 @@ class WeightProbeEstimator(Estimator):
                 one_sided=self.one_sided,
             )
             with torch.no_grad(), uncached_autocast(), _in_our_words(self):
-                lesson = self._measure(passes, named, inputs, (self.seed, step, process_rank()))
-        leaves = [*named.values(), *inputs]
-        y: Tensor = _Scalars.apply(lesson, passes.output, *leaves)  # type: ignore[no-untyped-call]
+                lesson = self._measure(passes, inputs, (self.seed, step, process_rank()))
+        y: Tensor = _Scalars.apply(  # type: ignore[no-untyped-call]
+            lesson, passes.output, *parameters, *inputs
+        )
 
         def joined_or_sealed(tensor: Tensor) -> Tensor:
             if tensor is passes.output:
@@ -136,18 +139,18 @@ class WeightProbeEstimator(Estimator):
     def _measure(
         self,
         passes: WeightPasses,
-        named: Mapping[str, Tensor],
         inputs: Sequence[Tensor],
         seeds: tuple[int, ...],
     ) -> _Lesson:
         """All passes; the last one is the one that counts."""
-        directions = Directions([], lambda slopes: slopes)
-        if named:
-            directions = self.directions({name: p.detach() for name, p in named.items()}, seeds)
+        directions, leaves = Directions([], lambda slopes: slopes), leaves_of(self.model)
+        if leaves:
+            directions = self.directions(leaves, seeds)
         of_inputs = None
         if inputs:
-            along = DrawnDirection("normal", inputs, (*seeds, -1))
-            of_inputs = (along, passes.derivative(along, over_inputs=True, counts=not named))
+            like = [Leaf.like(x, name="", number=number) for number, x in enumerate(inputs)]
+            along = DrawnDirection("normal", like, (*seeds, -1))
+            of_inputs = (along, passes.derivative(along, over_inputs=True, counts=not leaves))
         derivatives = passes.derivatives(directions)
         shape = passes.output.flatten(1).shape
         recalled = [
@@ -155,13 +158,13 @@ class WeightProbeEstimator(Estimator):
             for one in directions.recalled
             if one.derivative.shape == shape
         ]
-        learn = functools.partial(self.teach, derivatives, seeds[1])
+        learn = functools.partial(self.teach, derivatives, leaves, seeds[1])
         return _Lesson(
             dataclasses.replace(directions, recalled=recalled),
             derivatives,
-            len(named),
+            len(leaves),
             of_inputs,
-            learn if named and not self.alone else None,
+            learn if leaves and not self.alone else None,
         )
 
     @contextlib.contextmanager

@@ -16,6 +16,7 @@ from fdfa.engine.directions import (
     KeptDirection,
     norm_of,
 )
+from fdfa.engine.leaves import Leaf
 from fdfa.engine.weight_probe import WeightProbeEstimator
 from fdfa.errors import ConfigError, unknown_name
 from fdfa.methods.record import Method
@@ -90,11 +91,10 @@ class ForwardGradient(WeightProbeEstimator):
         if isinstance(direction, Mapping):
             _check(direction, dict(model.named_parameters()))
 
-    def directions(self, parameters: Mapping[str, Tensor], seeds: Sequence[int]) -> Directions:
+    def directions(self, leaves: Sequence[Leaf], seeds: Sequence[int]) -> Directions:
         """One: drawn, or the user's guess."""
         if self.direction is not None:
-            return self._guessed(parameters)
-        leaves = list(parameters.values())
+            return self._guessed(leaves)
         name = "rademacher" if self.noise == "rademacher" else "normal"
         drawn = DrawnDirection(name, leaves, seeds)
         if self.noise == "rademacher":  # bits: cheaper to draw again than to keep
@@ -102,11 +102,11 @@ class ForwardGradient(WeightProbeEstimator):
         kept: Direction = drawn.kept()
         if self.noise == "sphere":
             parts = [kept.leaf(number) for number in range(len(leaves))]
-            scale = math.sqrt(sum(part.numel() for part in parts)) / norm_of(parts)
+            scale = math.sqrt(sum(leaf.dimension for leaf in leaves)) / norm_of(parts)
             kept = KeptDirection([part.mul_(scale) for part in parts])
         return Directions([kept], _itself)
 
-    def _guessed(self, parameters: Mapping[str, Tensor]) -> Directions:
+    def _guessed(self, leaves: Sequence[Leaf]) -> Directions:
         guess = self.direction
         if callable(guess):
             with torch.no_grad():
@@ -114,8 +114,10 @@ class ForwardGradient(WeightProbeEstimator):
         guess = guess or {}
         _check(guess, dict(self.model.named_parameters()))
         parts = [
-            guess[name].detach().to(p, copy=True) if name in guess else torch.zeros_like(p)
-            for name, p in parameters.items()
+            leaf.at_rest(guess[leaf.name].detach().to(leaf.device, leaf.dtype, copy=True))
+            if leaf.name in guess
+            else torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device)
+            for leaf in leaves
         ]
         length = norm_of(parts)
         if not length:

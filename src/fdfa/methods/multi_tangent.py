@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from fdfa.engine.directions import Directions, StackedDirections
+from fdfa.engine.leaves import Leaf
 from fdfa.engine.probes import draw_noise, generator_for
 from fdfa.engine.tangent_sets import REDRAWS, TangentSet, independent
 from fdfa.engine.weight_probe import WeightProbeEstimator
@@ -87,10 +89,9 @@ class MultiTangent(WeightProbeEstimator):
         )
         self.set = tangent_set
 
-    def directions(self, parameters: Mapping[str, Tensor], seeds: Sequence[int]) -> Directions:
+    def directions(self, leaves: Sequence[Leaf], seeds: Sequence[int]) -> Directions:
         """As many as asked for, and how ``combine`` weighs their slopes."""
-        leaves = list(parameters.values())
-        n = sum(leaf.numel() for leaf in leaves)
+        n = sum(leaf.dimension for leaf in leaves)
         k = min(self.set.count, n)
         stacks, factor = self._draw(leaves, k, seeds)
         weigh = functools.partial(torch.mul, self.set.scale(k, n))
@@ -99,22 +100,34 @@ class MultiTangent(WeightProbeEstimator):
         return StackedDirections.of(stacks, weigh)
 
     def _draw(
-        self, leaves: Sequence[Tensor], k: int, seeds: Sequence[int]
+        self, leaves: Sequence[Leaf], k: int, seeds: Sequence[int]
     ) -> tuple[list[Tensor], Tensor]:
         """The tangents, (k, ...) a leaf, and the Cholesky factor of their Gram matrix, if used."""
         for attempt in range(REDRAWS if self.set.tangents == "rademacher" else 1):
             stacks = [
-                _drawn(self.set.noise, k, leaf, (*seeds, attempt, number))
-                for number, leaf in enumerate(leaves)
+                _drawn(self.set.noise, k, leaf, (*seeds, attempt, leaf.number)) for leaf in leaves
             ]
             if not self.set.lies_as_drawn:
-                stacks = _shaped(self.set.shaped(_matrix(stacks)), leaves)
+                stacks = self._shaped(stacks, leaves)
             if not self.set.needs_gram:
                 return stacks, torch.empty(0)
             factor, fine = independent(_gram(stacks))
             if fine.item():
                 return stacks, factor
         raise self.set.dependent(k)
+
+    def _shaped(self, stacks: Sequence[Tensor], leaves: Sequence[Leaf]) -> list[Tensor]:
+        """Brought to the set's angles, of length sqrt(n), n without what rests."""
+        device = stacks[0].device
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        V = torch.cat([stack.to(device, wide).flatten(1) for stack in stacks], dim=1)
+        # columns of zeros stay so, but count for the length
+        V = self.set.shaped(V) * math.sqrt(sum(leaf.dimension for leaf in leaves) / V.shape[1])
+        parts = torch.split(V, [leaf.shape.numel() for leaf in leaves], dim=1)
+        return [
+            leaf.at_rest(part.reshape(len(V), *leaf.shape).to(leaf.device, leaf.dtype))
+            for part, leaf in zip(parts, leaves, strict=True)
+        ]
 
 
 def _projected(factor: Tensor, scale: float, slopes: Tensor) -> Tensor:
@@ -123,11 +136,11 @@ def _projected(factor: Tensor, scale: float, slopes: Tensor) -> Tensor:
     return (solved * scale).to(slopes)
 
 
-def _drawn(noise: str, k: int, leaf: Tensor, seeds: Sequence[int]) -> Tensor:
+def _drawn(noise: str, k: int, leaf: Leaf, seeds: Sequence[int]) -> Tensor:
     """(k, ...) independent numbers of a leaf's dtype."""
     wide = torch.promote_types(leaf.dtype, torch.float32)
     drawn = draw_noise(noise, (k, *leaf.shape), wide, generator_for(leaf.device, *seeds))
-    return drawn.to(leaf.dtype)
+    return leaf.at_rest(drawn.to(leaf.dtype))
 
 
 def _gram(stacks: Sequence[Tensor]) -> Tensor:
@@ -144,21 +157,6 @@ def _gram(stacks: Sequence[Tensor]) -> Tensor:
         few = few if few.device.type == "mps" else few.double()
         gram += (few @ few.T).cpu()
     return gram
-
-
-def _matrix(stacks: Sequence[Tensor]) -> Tensor:
-    """V (k, n), float64 where the device has it."""
-    device = stacks[0].device
-    wide = torch.float32 if device.type == "mps" else torch.float64
-    return torch.cat([stack.to(device, wide).flatten(1) for stack in stacks], dim=1)
-
-
-def _shaped(V: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
-    sizes = [leaf.numel() for leaf in leaves]
-    return [
-        part.reshape(len(V), *leaf.shape).to(leaf)
-        for part, leaf in zip(torch.split(V, sizes, dim=1), leaves, strict=True)
-    ]
 
 
 RECORDS = (

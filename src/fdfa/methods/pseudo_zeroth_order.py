@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fdfa.engine.answers import Answers
 from fdfa.engine.directions import Directions, DrawnDirection, Recalled
+from fdfa.engine.leaves import Leaf, origin
 from fdfa.engine.weight_probe import WeightProbeEstimator
 from fdfa.errors import ConfigError, unknown_name
 from fdfa.methods.record import Method
@@ -29,7 +30,7 @@ class PseudoZerothOrder(WeightProbeEstimator):
 
     e_t the output error of this step. The sum is not normalised. Answers of earlier batches meet
     the error by position, component by component of the output; a batch of another shape leaves
-    them out.
+    them out, and so does a step with other parameters that learn.
 
     With ``window=1`` this is one-sided simultaneous perturbation.
 
@@ -91,25 +92,25 @@ class PseudoZerothOrder(WeightProbeEstimator):
         like = next(model.parameters())
         self.answers = Answers(most=window - 1, dtype=like.dtype, device=like.device)
 
-    def directions(self, parameters: Mapping[str, Tensor], seeds: Sequence[int]) -> Directions:
+    def directions(self, leaves: Sequence[Leaf], seeds: Sequence[int]) -> Directions:
         """One to be measured, and those of the window, all drawn again whenever asked for."""
         seed, step, process = seeds
-        leaves = list(parameters.values())
         decay = self.decay
         if callable(decay):
             decay = _check(decay(step), f"decay({step})")
         recalled = []
-        for earlier, derivative in self.answers.of_process(process):
-            weight = decay ** (step - earlier) if earlier < step else 0.0
+        for earlier, derivative in self.answers.of_process(process, origin(leaves)):
+            age = step - earlier
+            weight = decay**age if 0 < age < self.window else 0.0
             if weight:
                 drawn = DrawnDirection(self.noise, leaves, (seed, earlier, process))
                 recalled.append(Recalled(drawn, derivative, weight))
         drawn = DrawnDirection(self.noise, leaves, seeds)
         return Directions([drawn], lambda slopes: slopes, recalled)
 
-    def teach(self, derivatives: Sequence[Tensor], step: int) -> None:
+    def teach(self, derivatives: Sequence[Tensor], leaves: Sequence[Leaf], step: int) -> None:
         """Keep the answer of this step in the place of the oldest."""
-        self.answers.keep(step, derivatives[0].flatten(1))
+        self.answers.keep(step, derivatives[0].flatten(1), origin(leaves))
 
     def state_conflicts(self, state: Mapping[str, Any]) -> list[str]:
         """Adds the answers to what must fit."""

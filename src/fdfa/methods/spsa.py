@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from fdfa.engine.directions import Directions, DrawnDirection
+from fdfa.engine.leaves import Leaf
 from fdfa.engine.weight_probe import WeightProbeEstimator
 from fdfa.errors import ConfigError, unknown_name
 from fdfa.methods.record import Method
@@ -66,9 +67,9 @@ class SPSA(WeightProbeEstimator):
         )
         self.noise = noise
 
-    def directions(self, parameters: Mapping[str, Tensor], seeds: Sequence[int]) -> Directions:
+    def directions(self, leaves: Sequence[Leaf], seeds: Sequence[int]) -> Directions:
         """One, drawn again whenever it is asked for."""
-        drawn = DrawnDirection(self.noise, list(parameters.values()), seeds)
+        drawn = DrawnDirection(self.noise, leaves, seeds)
         return Directions([drawn], lambda slopes: slopes)
 
 
