@@ -9,7 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Leaf", "leaves_of", "origin"]
+from fdfa.engine.intercept import Forward
+
+__all__ = ["Leaf", "forwards_of_padding", "leaves_of", "origin"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,48 @@ def leaves_of(model: nn.Module) -> list[Leaf]:
         >>> leaf.row, leaf.dimension
         (0, 8)
     """
+    rows = _rows_at_rest(model)
+    return [
+        Leaf.like(parameter, name=name, number=number, row=rows[id(parameter)])
+        for number, (name, parameter) in enumerate(model.named_parameters())
+        if parameter.requires_grad
+    ]
+
+
+def forwards_of_padding(model: nn.Module) -> dict[nn.Module, Forward]:
+    """What is to run in the place of embeddings whose row of padding moves all the same.
+
+    Where another module has the weight, the row learns from that one alone: looked up, it stays.
+
+    Args:
+        model: any module.
+
+    Returns:
+        Module to a function with the same result as long as the row has not moved.
+    """
+    rows = _rows_at_rest(model)
+    return {
+        module: _looked_up(module, module.padding_idx)
+        for module in model.modules()
+        if type(module) is nn.Embedding
+        and module.padding_idx is not None
+        and module.max_norm is None
+        and "forward" not in module.__dict__
+        and rows.get(id(module._parameters.get("weight")), 0) is None
+    }
+
+
+def _looked_up(module: nn.Embedding, row: int) -> Forward:
+    forward, held = module.forward, module.weight.detach()[row]
+
+    def with_padding(input: Tensor) -> Tensor:
+        return torch.where((input == row)[..., None], held, forward(input))
+
+    return with_padding
+
+
+def _rows_at_rest(model: nn.Module) -> dict[int, int | None]:
+    """By the parameter's id."""
     rows: dict[int, set[int | None]] = {}
     for module in model.modules():
         for name, parameter in module._parameters.items():
@@ -82,13 +126,7 @@ def leaves_of(model: nn.Module) -> list[Leaf]:
                 if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and name == "weight":
                     row = module.padding_idx
                 rows.setdefault(id(parameter), set()).add(row)
-    found = []
-    for number, (name, parameter) in enumerate(model.named_parameters()):
-        if parameter.requires_grad:
-            row, *others = rows[id(parameter)]
-            row = None if others else row
-            found.append(Leaf.like(parameter, name=name, number=number, row=row))
-    return found
+    return {key: None if len(found) > 1 else found.pop() for key, found in rows.items()}
 
 
 def origin(leaves: Sequence[Leaf]) -> int:

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fdfa.engine.directions import Direction, Directions, StackedDirections
 from fdfa.engine.intercept import Interception, standing_in, untouched_state
+from fdfa.engine.leaves import forwards_of_padding
 from fdfa.engine.outputs import map_tensors
 from fdfa.engine.probes import Probe
 from fdfa.engine.side_by_side import goes_side_by_side, output_and_derivatives
@@ -59,6 +60,7 @@ class WeightPasses:
         self._probe = probe
         self._one_sided = one_sided
         self._with_rules = Interception(forwards_with_rules(model))
+        self._with_padding = Interception(forwards_of_padding(model))
         self._arguments = (args, kwargs)
         self._parameters = [parameter.detach() for parameter in parameters]
         self._inputs = [tensor.detach() for tensor in inputs]
@@ -191,5 +193,5 @@ class WeightPasses:
         """The model with these in the places of its parameters and inputs."""
         places = dict(zip(self._stand_ins, tensors, strict=True))
         args, kwargs = map_tensors(self._arguments, lambda x: places.get(id(x), x))
-        with standing_in(self._model, places):
+        with self._with_padding, standing_in(self._model, places):
             return self._model(*args, **kwargs)
