@@ -107,9 +107,16 @@ METHOD_FAULTS = (
     Fault(
         "a credit that enters behind the activation",
         "engine/relay.py",
-        'dataclasses.replace(tap, kind="input")',
-        "tap",
+        "made = watch.made(tensor)",
+        "made = None",
         (f"{RELAYED}::test_recursion_by_hand",),
+    ),
+    Fault(
+        "another mode when a pass is repeated",
+        "engine/repetition.py",
+        "module.training = training\n            yield",
+        "pass\n            yield",
+        (f"{RELAYED}::test_the_modes_of_the_first_pass_hold_in_the_second",),
     ),
     Fault(
         "other dropout masks when a pass is repeated",

@@ -215,3 +215,24 @@ def test_the_default_head_maps_all_units() -> None:
     h = torch.randn(6, 2, 3)
     expected = (h.flatten(1) @ head.linear.weight.T).view(6, 4, 5)
     torch.testing.assert_close(head(h), expected)
+
+
+class _WithParts(nn.Module):
+    """Calls something parts, as anybody may."""
+
+    def __init__(self, shape: tuple[int, ...], outputs: tuple[int, ...]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList([nn.Linear(*shape, 4), nn.Linear(4, *outputs)])
+
+    def forward(self, h: Tensor) -> Tensor:
+        for part in self.parts:
+            h = part(h)
+        return h
+
+
+def test_an_attribute_called_parts_makes_no_head_of_parts() -> None:
+    """Such a head is a head like any other."""
+    x, target = batch()
+    learner = fdfa.wrap("lg-fg-a", fdfa.LocalHeads(network(), x, head=_WithParts), seed=1)
+    learner.criterion(F.cross_entropy)(learner(x), target).backward()
+    assert all(p.grad is not None and p.grad.any() for p in learner.heads.parameters())

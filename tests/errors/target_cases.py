@@ -39,6 +39,11 @@ def _beside(here: Here) -> None:
     fdfa.IFA(_Towers().double(), taps=["a.1", "b.1"])(noise(6, 4)).sum().backward()
 
 
+def _behind(here: Here) -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.MaxPool1d(2), nn.Linear(3, 5), nn.ReLU())
+    fdfa.IFA(model.append(nn.Linear(5, 3)), taps=["2", "4"])(torch.ones(6, 4)).sum().backward()
+
+
 class _Squared(torch.autograd.Function):
     """A product that no function of torch shows."""
 
@@ -84,6 +89,13 @@ def _between(here: Here) -> None:
     learner = fdfa.wrap("pepita", mlp())
     targets = torch.zeros(6, dtype=torch.int64)
     learner.criterion(F.cross_entropy)(learner(noise(6, 4)) / 2, targets).backward()
+
+
+def _a_loss_beside(here: Here) -> None:
+    learner = fdfa.wrap("pepita", mlp())
+    y = learner(noise(6, 4))
+    loss = learner.criterion(F.cross_entropy)(y, torch.zeros(6, dtype=torch.int64))
+    (loss + y.square().sum()).backward()
 
 
 def _stepped_too_early(here: Here) -> None:
@@ -135,6 +147,7 @@ TARGET_CASES = [
     Case("an unknown start of drtp", ConfigError, lambda here: fdfa.DRTP(mlp(), start="zero")),
     Case("an unknown start of ifa", ConfigError, lambda here: fdfa.IFA(mlp(), start="zero")),
     Case("a credit that does not arrive", ProbeError, _beside),
+    Case("a tap behind an activation and a pooling", ProbeError, _behind),
     Case(
         "a loss that tells no targets",
         FDFAError,
@@ -167,6 +180,7 @@ TARGET_CASES = [
         lambda here: fdfa.wrap("pepita", _Two())(torch.ones(6, 4), torch.zeros(6, 4)),
     ),
     Case("something between output and loss", FDFAError, _between),
+    Case("a loss beside the criterion", FDFAError, _a_loss_beside),
     Case("a weight changed between two passes", RuntimeError, _stepped_too_early),
     Case(
         "a loss a sample of a layer without samples",

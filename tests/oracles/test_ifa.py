@@ -176,3 +176,157 @@ def test_taps_beside_each_other_are_refused() -> None:
     loss = learner(torch.randn(6, 4)).sum()
     with pytest.raises(ProbeError, match=r"no credit arrives at tap 'b\.1'"):
         loss.backward()
+
+
+class _Functions(nn.Module):
+    """Activations called as functions; the second is flattened before the next layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 6), nn.Linear(3, 5), nn.Linear(10, 7)
+        self.last = nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.a(x))
+        h = F.relu(self.b(h.view(-1, 2, 3))) * 2
+        h = F.threshold(self.c(h.flatten(1)), 0.1, 0.0)
+        return self.last(h)
+
+
+def test_activations_called_as_functions() -> None:
+    """The same recursion: the credit meets each derivative once."""
+    model = _Functions().double()
+    x, target = torch.randn(9, 4).double(), torch.randint(3, (9,))
+    learner = fdfa.IFA(model)
+    y = classify(learner, x, target).detach()
+    (name,) = learner.feedback.names()
+    e = (y.softmax(1) - F.one_hot(target, 3)) / 9
+    with torch.no_grad():
+        h1 = model.a(x).tanh()
+        a2 = model.b(h1.view(9, 2, 3))
+        a3 = model.c(2 * a2.clamp(min=0).flatten(1))
+        delta1 = (e @ learner.feedback[name].weight) * (1 - h1**2)
+        delta2 = (delta1.view(9, 2, 3) @ model.b.weight.T) * 2 * (a2 > 0)
+        delta3 = (delta2.flatten(1) @ model.c.weight.T) * (a3 > 0.1)
+        h2 = 2 * a2.clamp(min=0).flatten(1)
+        expected = [
+            *(delta1.T @ x, delta1.sum(0)),
+            *(delta2.flatten(0, 1).T @ h1.view(18, 3), delta2.sum((0, 1))),
+            *(delta3.T @ h2, delta3.sum(0)),
+        ]
+    assert_equal(gradients(model)[:-2], expected)
+
+
+class _Dropped(nn.Module):
+    """Activations and dropout as functions, in place or not."""
+
+    def __init__(self, in_place: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.last = nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(5, 3)
+        self.in_place = in_place
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x)
+        h = F.dropout(h.sigmoid_() if self.in_place else h.sigmoid(), 0.4)
+        return self.last(F.dropout(torch.tanh(self.b(h)), 0.4))
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_dropout_called_as_a_function(in_place: bool) -> None:
+    """Its mask is a factor of the activation's derivative."""
+    model = _Dropped(in_place).double()
+    x, target = torch.randn(9, 4).double(), torch.randint(3, (9,))
+    learner = fdfa.IFA(model, seed=1)
+    learner.plan(x)
+    torch.manual_seed(3)
+    y = classify(learner, x, target).detach()
+    torch.manual_seed(3)
+    masks = [F.dropout(torch.ones(9, units).double(), 0.4) for units in (6, 5)]
+    (name,) = learner.feedback.names()
+    e = (y.softmax(1) - F.one_hot(target, 3)) / 9
+    with torch.no_grad():
+        h1 = model.a(x).sigmoid()
+        h2 = model.b(h1 * masks[0]).tanh()
+        delta1 = (e @ learner.feedback[name].weight) * masks[0] * h1 * (1 - h1)
+        delta2 = (delta1 @ model.b.weight.T) * masks[1] * (1 - h2**2)
+        expected = [delta1.T @ x, delta1.sum(0), delta2.T @ (h1 * masks[0]), delta2.sum(0)]
+    assert_equal(gradients(model)[:-2], expected)
+
+
+class _Pooled(nn.Module):
+    """Pools behind an activation that it calls as a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.last = nn.Linear(4, 6), nn.Linear(3, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.max_pool1d(torch.tanh(self.a(x)), 2)
+        return self.last(torch.tanh(self.b(h)))
+
+
+def test_a_function_between_activation_and_tap_is_refused() -> None:
+    loss = fdfa.IFA(_Pooled())(torch.randn(6, 4)).sum()
+    with pytest.raises(ProbeError, match="'b:input' lies behind the activation tanh, with max_po"):
+        loss.backward()
+
+
+class _Residual(nn.Module):
+    """A block whose branch ends with an activation; its tap is the sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.last = nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+        self.first, self.second = nn.Tanh(), nn.Tanh()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(self.a(x))
+        return self.last(h + self.second(self.b(h)))
+
+
+def test_a_sum_is_its_own_pre_activation() -> None:
+    """g_2 = delta_1 + (delta_1 W^T) * f'(a_2), what moves the sum; the branch learns from it."""
+    model = _Residual().double()
+    x, target = torch.randn(9, 4).double(), torch.randint(3, (9,))
+    learner = fdfa.IFA(model)
+    y = classify(learner, x, target).detach()
+    e = (y.softmax(1) - F.one_hot(target, 3)) / 9
+    with torch.no_grad():
+        h = model.a(x).tanh()
+        slope = 1 - model.b(h).tanh() ** 2
+        delta = (e @ learner.feedback["first"].weight) * (1 - h**2)
+        g = delta + (delta @ model.b.weight.T) * slope
+    assert_equal([model.b.weight.grad, model.b.bias.grad], [(g * slope).T @ h, (g * slope).sum(0)])
+
+
+@pytest.mark.parametrize("change", ["in place", "replaced"])
+def test_weights_changed_before_the_backward_pass_are_refused(change: str) -> None:
+    """The credit would travel through others than those that made the loss."""
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+    loss = fdfa.IFA(model)(torch.randn(6, 4)).sum()
+    if change == "in place":
+        model[2].weight.detach().mul_(2)
+    else:
+        model[2].weight = nn.Parameter(torch.ones(5, 6))
+    with pytest.raises(RuntimeError, match=r"weight '2\.weight' was replaced or changed in place"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("method", ["ifa", "pepita"])
+def test_the_modes_of_the_first_pass_hold_in_the_second(method: str) -> None:
+    """Also where the learner stands in eval mode by then, which it keeps."""
+    model = nn.Sequential(
+        *(nn.Linear(4, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 6), nn.BatchNorm1d(6)),
+        *(nn.Tanh(), nn.Dropout(0.5), nn.Linear(6, 3)),
+    ).double()
+    x, target = torch.randn(9, 4).double(), torch.randint(3, (9,))
+    found = []
+    for switched in (False, True):
+        learner = fdfa.wrap(method, copy.deepcopy(model), seed=1)
+        torch.manual_seed(3)
+        loss = learner.criterion(F.cross_entropy)(learner(x), target)
+        learner.train(not switched)
+        loss.backward()
+        assert all(module.training != switched for module in learner.modules())
+        found.append(gradients(learner.model))
+    assert_equal(*found)

@@ -165,3 +165,19 @@ def test_the_loss_must_be_computed_from_the_learners_output() -> None:
         criterion(learner(x) / 2, target).backward()
     inside = learn(learner, x, target, lambda y, t: F.cross_entropy(y / 2, t))
     assert inside["6.weight"].any()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_loss_beside_the_criterion_is_refused(reduction: str) -> None:
+    """It would move the input, and the last layer would not learn it; two criteria may be added."""
+    model, (x, target) = network(), data()
+    learner = fdfa.wrap("pepita", model)
+    criterion = learner.criterion(lambda y, t: F.cross_entropy(y, t, reduction=reduction))
+    y = learner(x)
+    with pytest.raises(FDFAError, match="something beside it depends on the output"):
+        (criterion(y, target).sum() + y.square().sum()).backward()
+    y = learner(x)
+    weights = sum(p.square().sum() for p in model.parameters())
+    loss = criterion(y, target).mean() + 1e-4 * criterion(y.float(), (target + 1) % 3).sum()
+    (loss + weights).backward()
+    assert all(p.grad.any() for p in model.parameters())

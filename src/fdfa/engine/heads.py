@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,66 @@ from fdfa.engine.selection import TapSpec
 from fdfa.engine.taps import plan_taps
 from fdfa.errors import ConfigError, UnsupportedModelError
 
-__all__ = ["LinearHead", "LocalHeads", "check_head"]
+__all__ = ["HeadOfParts", "LinearHead", "LocalHeads", "check_head"]
 
 Sizes = tuple[int, ...]
 HeadFactory = Callable[[Sizes, Sizes], nn.Module]
+
+
+@runtime_checkable
+class HeadOfParts(Protocol):
+    """A head whose result sums parts, each with a derivative and a share of a perturbation.
+
+    A module with these four methods is one, whatever it derives from; with fewer it is a head like
+    any other. ``forward(h)`` is ``combine(parts(h))``. :func:`fdfa.models.local_mixer` has such
+    heads.
+
+    Example:
+        >>> isinstance(LinearHead((4,), (3,)), HeadOfParts)
+        False
+    """
+
+    def parts(self, h: Tensor) -> Tensor:
+        """What the result is made of.
+
+        Args:
+            h: the activation.
+
+        Returns:
+            The parts, of any shape (N, ...).
+        """
+
+    def combine(self, parts: Tensor) -> Tensor:
+        """The result of all parts.
+
+        Args:
+            parts: of :meth:`parts`.
+
+        Returns:
+            What the output might be.
+        """
+
+    def slopes(self, tangent: Tensor, e: Tensor) -> Tensor:
+        """The loss's derivative along a tangent of the parts, one a part.
+
+        Args:
+            tangent: of the shape of the parts.
+            e: gradient of the loss with respect to the result.
+
+        Returns:
+            One number a part and sample.
+        """
+
+    def spread(self, slopes: Tensor, dims: int) -> Tensor:
+        """For each unit of an activation in the block, the sum of the slopes that it has a part in.
+
+        Args:
+            slopes: of :meth:`slopes`.
+            dims: number of dimensions of the activation.
+
+        Returns:
+            What a perturbation of the activation is multiplied by.
+        """
 
 
 class LinearHead(nn.Module):

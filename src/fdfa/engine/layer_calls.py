@@ -15,7 +15,15 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-__all__ = ["PRODUCTS", "Layer", "LayerWatch", "Layers", "map_arguments", "tensors_in"]
+__all__ = [
+    "ACTIVATIONS",
+    "PRODUCTS",
+    "Layer",
+    "LayerWatch",
+    "Layers",
+    "map_arguments",
+    "tensors_in",
+]
 
 # These mix units; the signal ends here, where layers learn one by one.
 PRODUCTS = {
@@ -25,8 +33,9 @@ PRODUCTS = {
 ACTIVATIONS = frozenset(
     (
         *("celu", "elu", "erf", "gelu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh"),
-        *("leaky_relu", "logsigmoid", "mish", "relu", "relu6", "rrelu", "selu", "sigmoid", "silu"),
-        *("softplus", "softshrink", "softsign", "tanh", "tanhshrink", "threshold"),
+        *("leaky_relu", "log_sigmoid", "mish", "relu", "relu6", "rrelu", "selu", "sigmoid"),
+        *("silu", "softplus", "softshrink", "softsign", "special_expit", "tanh", "tanhshrink"),
+        *("threshold", "_threshold"),  # the second is F.threshold
     )
 )
 

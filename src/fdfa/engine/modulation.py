@@ -15,7 +15,7 @@ from fdfa.engine.layer_passes import KeepingPass, LearningPass
 from fdfa.engine.notes import Note, notes_around
 from fdfa.engine.outputs import map_tensors
 from fdfa.engine.repetition import Repetition
-from fdfa.engine.targets import shares_of, weighed
+from fdfa.engine.targets import check_nothing_beside, shares_of, weighed
 from fdfa.errors import FDFAError
 
 __all__ = ["FirstPass", "Modulated"]
@@ -36,7 +36,6 @@ class FirstPass:
         kept: activations of the first pass; None where they were rounded, and have to be computed
             again: a difference of rounded ones would be noise.
         leaves: names of the tensors that get a gradient, the input's ``""``.
-        versions: of these tensors, and the source, before the first pass.
     """
 
     model: nn.Module
@@ -48,7 +47,6 @@ class FirstPass:
     source: Tensor
     kept: dict[int, Tensor] | None
     leaves: tuple[str, ...]
-    versions: tuple[int, ...]
 
     def gradients(
         self, e: Tensor, notes: Sequence[Note], needed: Mapping[str, Tensor]
@@ -63,6 +61,7 @@ class FirstPass:
         Returns:
             Gradients by name, as far as the second pass reaches the leaf.
         """
+        check_nothing_beside(e, notes, method=self.method)
         told = [
             (_known(note.loss_of), weight) for note, weight in weighed(notes, method=self.method)
         ]
@@ -123,12 +122,6 @@ class Modulated(torch.autograd.Function):
         first: FirstPass = ctx.first
         if e is None:
             return None, None, *(None for _ in first.leaves)
-        if tuple(tensor._version for tensor in (*ctx.leaves, first.source)) != first.versions:
-            raise RuntimeError(
-                "a weight, or the input, was changed in place between the forward pass and its"
-                f" backward: the second pass of method '{first.method}' would run on other values"
-                " than the first. Run backward() before the optimiser steps."
-            )
         wanted = zip(first.leaves, ctx.leaves, ctx.needs_input_grad[2:], strict=True)
         needed = {name: leaf for name, leaf, wanted in wanted if wanted}
         found = first.gradients(e, ctx.fdfa_notes, needed)

@@ -25,11 +25,13 @@ class Note:
         weight: the gradient that arrived at the loss, of its shape; None until one has.
         loss_of: the same loss of another output, by the same arguments otherwise; None where the
             loss function got something else than the output itself.
+        sent: the gradient that this loss sent to the output, once one has arrived there.
     """
 
     targets: Tensor
     weight: Tensor | None = None
     loss_of: Callable[[Tensor], Tensor] | None = None
+    sent: list[Tensor] = dataclasses.field(default_factory=list)
 
 
 def notes_around() -> list[Note]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from fdfa.engine.activation_watch import ActivationWatch
 from fdfa.engine.activations import is_activation
 from fdfa.engine.at_taps import AtTaps
 from fdfa.engine.forward_derivatives import forward_derivatives
 from fdfa.engine.handover import Handover
+from fdfa.engine.intercept import Forward
 from fdfa.engine.repetition import Repetition
 from fdfa.engine.tangents import TangentCarrier
 from fdfa.engine.taps import Tap, TapPlan
@@ -22,8 +24,8 @@ __all__ = ["relay"]
 def relay(repetition: Repetition, plan: TapPlan, first: Tensor) -> list[Tensor]:
     """Send a credit on, in one more pass without a graph, as a tangent from tap to tap.
 
-    Where a tap is the output of an activation module, the tangent enters and is read at that
-    module's input, the pre-activation, which has the same shape.
+    Where a tapped tensor is what a known activation function makes of another, the tangent enters
+    and is read there, at the pre-activation.
 
     Args:
         repetition: of the pass.
@@ -34,43 +36,53 @@ def relay(repetition: Repetition, plan: TapPlan, first: Tensor) -> list[Tensor]:
         One credit a tap, in order, each of the tap's shape.
 
     Raises:
-        ProbeError: if it does not arrive at a tap, or an operator has no forward derivative.
+        ProbeError: if it does not arrive at a tap, if something lies between a tap and the
+            activation before it, or if an operator has no forward derivative.
     """
-    model, plan = repetition.model, _before_activations(repetition.model, plan)
-    carrier, handover = TangentCarrier(), Handover(model)
+    model, watch = repetition.model, ActivationWatch(repetition.model)
+    carrier, handover = _Carrier(), Handover(repetition.model)
+    handover.ruled = {module for module in handover.ruled if not is_activation(module)}
     credits: list[Tensor] = []
 
     def pass_on(tap: Tap, tensor: Tensor) -> Tensor:
         plain = handover.take()
+        made = watch.made(tensor)
+        if made is not None and made.then is not None:
+            raise ProbeError(
+                f"tap '{tap.name}' lies behind the activation {made.name}, with {made.then}"
+                f" between: the credit would meet the derivative of {made.name} twice. Cut at the"
+                " activation itself: make it a module, as in torch.nn.ReLU(), and leave taps='auto'"
+                " or name it with taps=[...]."
+            )
         primal, tangent = carrier.split(tensor)
+        credit = tangent if made is None else made.tangent
         if not credits:
-            tangent = first
-        if tangent is None:
+            watch.primals = False
+            credit = first
+            tangent = first if made is None else made.derivative(first)
+        if credit is None or tangent is None:
             raise ProbeError(
                 f"no credit arrives at tap '{tap.name}': nothing that has a forward derivative"
                 f" leads to it from the first tap, '{plan.taps[0].name}'. Name taps that"
                 " lie one behind the other, with taps=[...]."
             )
-        credits.append(tangent)
+        credits.append(credit.reshape(tap.shape))
+        tangent = tangent.reshape(tap.shape)
         return carrier.join(primal, tangent if plain else tangent.clone(), plain=plain)
 
     at_taps = AtTaps(model, plan, pass_on, carrier, handover)
     differentiable = forward_derivatives(
         model, attention=plan.attention, otherwise="Choose taps behind it, with taps=[...],"
     )
-    with torch.no_grad(), repetition.again(), at_taps, differentiable, carrier:
+    with torch.no_grad(), repetition.again(), at_taps, differentiable, carrier, watch:
         returned = model(*repetition.args, **repetition.kwargs)
         del returned
         carrier.forget()
     return credits
 
 
-def _before_activations(model: nn.Module, plan: TapPlan) -> TapPlan:
-    modules = dict(model.named_modules())
-    taps = tuple(
-        dataclasses.replace(tap, kind="input")
-        if tap.kind == "output" and is_activation(modules[tap.module])
-        else tap
-        for tap in plan.taps
-    )
-    return dataclasses.replace(plan, taps=taps)
+class _Carrier(TangentCarrier):
+    """Activations get their tangent themselves, where they are seen."""
+
+    def beside(self, module: nn.Module, travels_plain: Callable[[], bool]) -> Forward | None:
+        return None if is_activation(module) else super().beside(module, travels_plain)

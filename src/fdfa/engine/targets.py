@@ -20,7 +20,7 @@ from fdfa.engine.notes import Note, is_output, notes_behind
 from fdfa.engine.outputs import map_tensors
 from fdfa.errors import FDFAError
 
-__all__ = ["Criterion", "shares_of", "targets_of", "weighed"]
+__all__ = ["Criterion", "check_nothing_beside", "shares_of", "targets_of", "weighed"]
 
 P = ParamSpec("P")
 
@@ -44,14 +44,41 @@ class Criterion(Generic[P]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         """The loss."""
-        loss = self.loss_function(*args, **kwargs)
-        _take_note(self.loss_function, args, kwargs, loss)
+        sent: list[Tensor] = []
+        watched, kwatched = _watched(args, kwargs, sent)
+        loss = self.loss_function(*watched, **kwatched)
+        _take_note(self.loss_function, watched, kwatched, loss, sent)
         return loss
 
 
 @_disable_dynamo
+def _watched(args: tuple[Any, ...], kwargs: dict[str, Any], sent: list[Tensor]) -> Any:
+    """The arguments, the output under a name of its own: what this loss sends there is kept."""
+
+    def watch(tensor: Tensor) -> Tensor:
+        if not (tensor.requires_grad and is_output(tensor)):
+            return tensor
+        alias = tensor.view_as(tensor)
+
+        def keep(gradient: Tensor) -> None:
+            sent[:] = [gradient.detach()]
+
+        alias.register_hook(keep)  # type: ignore[no-untyped-call]
+        return alias
+
+    if args:
+        return (map_tensors(args[0], watch), *args[1:]), kwargs
+    first = dict(itertools.islice(kwargs.items(), 1))
+    return args, {**kwargs, **map_tensors(first, watch)}
+
+
+@_disable_dynamo
 def _take_note(
-    loss_function: Callable[..., Tensor], args: Sequence[Any], kwargs: Mapping[str, Any], loss: Any
+    loss_function: Callable[..., Tensor],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    loss: Any,
+    sent: list[Tensor],
 ) -> None:
     kwargs = _in_order(loss_function, kwargs)
     arguments = [*args, *kwargs.values()]
@@ -68,7 +95,7 @@ def _take_note(
     places = notes_behind(outputs)
     if not places or not isinstance(targets, Tensor):
         return
-    note = Note(targets.detach(), loss_of=_loss_of(loss_function, args, kwargs, outputs))
+    note = Note(targets.detach(), loss_of=_loss_of(loss_function, args, kwargs, outputs), sent=sent)
     for notes in places:
         notes.append(note)
 
@@ -127,7 +154,39 @@ def weighed(notes: Sequence[Note], *, method: str) -> list[tuple[Note, Tensor]]:
         )
     for note, _ in found:
         note.weight = None
+        note.sent.clear()
     return found
+
+
+def check_nothing_beside(e: Tensor, notes: Sequence[Note], *, method: str) -> None:
+    """Refuse an output error that is not the sum of what the noted losses sent.
+
+    Args:
+        e: the output error.
+        notes: of the pass, not weighed yet.
+        method: for the error's text.
+
+    Raises:
+        FDFAError: if something beside the losses depends on the output.
+    """
+    told = [note for note in notes if note.weight is not None]
+    if not told or any(note.loss_of is None for note in told):
+        return  # the one thing or the other is said where the losses are called again
+    sent = [gradient for note in told for gradient in note.sent]
+    kind = torch.promote_types(e.dtype, torch.float32)
+    rest, size = e.to(kind), e.norm(dtype=kind)
+    for gradient in sent:
+        rest = rest - gradient.to(rest).reshape(e.shape)
+        size = size + gradient.norm(dtype=kind).to(e.device)
+    rounding = max(torch.finfo(tensor.dtype).eps for tensor in (e, *sent))
+    if (rest.norm() > 16 * rounding * size).item():  # False where a number is not finite
+        raise FDFAError(
+            "the gradient at the output is not that of the loss that criterion computed: something"
+            f" beside it depends on the output, and method '{method}', which computes the loss"
+            " again from another output, would learn a part of it only. Put all of it into the loss"
+            " function: criterion = learner.criterion(lambda y, t: loss_function(y, t) +"
+            " penalty(y))."
+        )
 
 
 def shares_of(weights: Sequence[Tensor], samples: int) -> Tensor:

@@ -31,14 +31,17 @@ class IFA(TappedEstimator):
     From there it travels forward, through the weights: ``delta_{l+1} = (delta_l W_{l+1}^T) *
     f'(a_{l+1})``. The last block gets its exact error.
 
-    In terms of taps: ``g_1 = e B``, and g_{l+1} is the derivative of the pre-activation a_{l+1}
-    along g_l at the pre-activation a_l: a chain of forward-mode derivatives, for any layers. It
-    takes one more pass through the model in ``backward()``, with the buffers and the random numbers
-    of the first; forward hooks of the user's run in it, too.
+    In terms of taps ``h_l = f_l(a_l)``, ``a_l = F_l(h_{l-1})``: ``g_1 = e B``, and g_{l+1} is the
+    derivative of the pre-activation a_{l+1} along g_l at the pre-activation a_l: a chain of
+    forward-mode derivatives, for any layers. It takes one more pass through the model in
+    ``backward()``, with the modes, the buffers and the random numbers of the first; forward hooks
+    of the user's run in it, too. Weights and inputs must not be changed between.
 
-    With ``taps="auto"`` taps lie at the outputs of activation *modules* where there are any, since
-    there the pre-activation is met. An activation that a model calls as a function is not seen: its
-    tap takes the derivative as it arrives there.
+    f_l is the activation function of torch, module or function, whose result is tapped. A tap
+    behind an activation and something else, pooling say, is refused in ``backward()``: the credit
+    would meet f' twice. Where the tap is the result of none (the sum that ends a residual block),
+    f_l is the identity and F_l the whole block, with any activation that lies inside. With
+    ``taps="auto"`` taps lie at the outputs of activation *modules* where there are any.
 
     Args:
         model: any module.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.autograd.forward_ad as fwAD
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fdfa.engine.credit import Payer
 from fdfa.engine.cut import CutPass
 from fdfa.engine.forward_derivatives import forward_derivatives
-from fdfa.engine.heads import check_head
+from fdfa.engine.heads import HeadOfParts, check_head
 from fdfa.engine.local import LocalEstimator, LocalPass
 from fdfa.engine.probes import Probe
 from fdfa.engine.selection import TapSpec
@@ -120,7 +120,7 @@ def _beside(
     head: nn.Module, h: Tensor, tangent: Tensor, name: str, sample_dims: int
 ) -> tuple[Tensor, _Weigh]:
     """What a head makes of an activation, and what the tangent there says of perturbations."""
-    by_parts: Any = head if hasattr(head, "parts") else None
+    by_parts = head if isinstance(head, HeadOfParts) else None
     otherwise = "Make the head of others,"
     with forward_derivatives(head, attention=True, otherwise=otherwise), fwAD.dual_level():
         dual = fwAD.make_dual(h, tangent.to(h.dtype))  # type: ignore[no-untyped-call]

@@ -121,7 +121,6 @@ class PEPITA(Estimator):
             return self.model(*args, **kwargs)
         args, kwargs = map_tensors((args, dict(kwargs)), Tensor.detach)
         source, repetition = _input(args, kwargs), Repetition(self.model, args, kwargs)
-        versions = tuple(tensor._version for tensor in (*leaves.values(), source))
         with KeepingPass(self.model, layers) as keeping:
             returned = self.model(*args, **kwargs)
         found = self._output_of(returned)
@@ -135,7 +134,6 @@ class PEPITA(Estimator):
             source=source,
             kept=None if torch.is_autocast_enabled(x.device.type) else keeping.kept,
             leaves=tuple(leaves),
-            versions=versions,
         )
         y: Tensor = Modulated.apply(first, found, *leaves.values())  # type: ignore[no-untyped-call]
 
