@@ -192,9 +192,10 @@ def test_a_full_disk_is_one_panel_and_the_old_checkpoint_is_whole(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", NAMES)
-def test_killed_at_every_seventh_operation(method: str, counted: int, tmp_path: Path) -> None:
+def test_killed_at_every_seventh_operation(method: str, tmp_path: Path) -> None:
     """Each run is killed once and resumed once; all moments there are, in steps of seven."""
     argv = [*TRAIN, "--method", method]
+    counted = operations_of(*argv, "--out", tmp_path / "counted", cwd=tmp_path)
     expected = whole(argv, tmp_path / "whole")
     for operation in range(1 + list(library.methods()).index(method), counted, 7):
         out = tmp_path / f"cut-{operation}"

@@ -45,15 +45,20 @@ class Criterion(Generic[P]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         """The loss."""
         sent: list[Tensor] = []
-        watched, kwatched = _watched(args, kwargs, sent)
+        watched, kwatched = _watched(self.loss_function, args, kwargs, sent)
         loss = self.loss_function(*watched, **kwatched)
         _take_note(self.loss_function, watched, kwatched, loss, sent)
         return loss
 
 
 @_disable_dynamo
-def _watched(args: tuple[Any, ...], kwargs: dict[str, Any], sent: list[Tensor]) -> Any:
-    """The arguments, the output under a name of its own: what this loss sends there is kept."""
+def _watched(
+    loss_function: Callable[..., Tensor],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    sent: list[Tensor],
+) -> Any:
+    """The arguments, keywords in order, the output as an alias; what the loss sends it is kept."""
 
     def watch(tensor: Tensor) -> Tensor:
         if not (tensor.requires_grad and is_output(tensor)):
@@ -66,6 +71,7 @@ def _watched(args: tuple[Any, ...], kwargs: dict[str, Any], sent: list[Tensor]) 
         alias.register_hook(keep)  # type: ignore[no-untyped-call]
         return alias
 
+    kwargs = _in_order(loss_function, kwargs)
     if args:
         return (map_tensors(args[0], watch), *args[1:]), kwargs
     first = dict(itertools.islice(kwargs.items(), 1))
@@ -80,7 +86,6 @@ def _take_note(
     loss: Any,
     sent: list[Tensor],
 ) -> None:
-    kwargs = _in_order(loss_function, kwargs)
     arguments = [*args, *kwargs.values()]
     if len(arguments) < 2 or not isinstance(loss, Tensor) or not loss.requires_grad:
         return
