@@ -55,8 +55,8 @@ class TestLowDimensionalFeedback:
             "q-learned-rank-2-seed-0": (True, False, 2),
             "q-and-p-learned-rank-2-seed-0": (True, True, 2),
         }
-        # eta lam / (1 - mu), at the rate 0.05
-        assert options["q-learned-rank-2-seed-0"]["decay"] == pytest.approx(0.05 * 1e-3 / 0.1)
+        # eta lam / (1 - mu), at the rate 0.02
+        assert options["q-learned-rank-2-seed-0"]["decay"] == pytest.approx(0.02 * 1e-3 / 0.1)
 
     def test_what_is_measured(self, made: tuple[Findings, Path]) -> None:
         found, out = made

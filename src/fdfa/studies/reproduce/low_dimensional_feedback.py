@@ -28,7 +28,7 @@ from fdfa.training import EpochResult, Trainer, TrainingSettings
 
 __all__ = ["LowDimensionalFeedbackSettings", "expectations", "grids", "measure", "panels"]
 
-_DATA, _WIDTH, _DEPTH, _RATE = "cifar10", 512, 4, 0.05
+_DATA, _WIDTH, _DEPTH, _RATE = "cifar10", 512, 4, 0.02
 _MOMENTUM, _WEIGHT_DECAY = 0.9, 1e-3
 # Which factors learn.
 _RULES: Mapping[str, Mapping[str, bool]] = {
