@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from fdfa.diagnostics.alignment import alignment
+from fdfa.diagnostics.estimates import Estimate
+from fdfa.diagnostics.gradient_moments import GradientMoments
 
-__all__ = ["alignment"]
+__all__ = ["Estimate", "GradientMoments", "alignment"]
