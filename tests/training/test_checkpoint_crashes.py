@@ -62,7 +62,11 @@ def assert_in_order(states: list[str], before: int | None) -> None:
     assert 20 < turn < len(states)  # and neither at once nor only at the very end
 
 
-@pytest.mark.parametrize("torn", [False, True], ids=["before", "in the middle of"])
+@pytest.mark.parametrize(
+    "torn",
+    [pytest.param(False, marks=pytest.mark.slow), True],
+    ids=["before", "in the middle of"],
+)
 def test_killed_at_any_operation(
     tmp_path: Path, beginning: tuple[int | None, int], torn: bool
 ) -> None:
