@@ -40,20 +40,41 @@ RUN_FAULTS = (
     ),
     Fault(
         "lines written after the checkpoint stay",
-        "training/metrics.py",
+        "training/line_files.py",
         "file.truncate(size)",
         "file.tell()",
         ("tests/training/test_metrics.py::test_lines_after_the_checkpoint_are_taken_back",),
     ),
     Fault(
         "lines are not on the disk when a checkpoint counts on them",
-        "training/metrics.py",
+        "training/line_files.py",
         "os.fsync(file.fileno())",
         "file.fileno()",
         (
             "tests/training/test_metrics.py"
             "::test_lines_are_on_the_disk_before_a_checkpoint_counts_on_them",
         ),
+    ),
+    Fault(
+        "a diagnosis leaves a trace in the run",
+        "diagnostics/alignment.py",
+        "twin, plain = copy.deepcopy(learner), copy.deepcopy(learner.model)",
+        "twin, plain = learner, learner.model",
+        ("tests/diagnostics/test_watch.py",),
+    ),
+    Fault(
+        "lengths in float32, where squares vanish",
+        "diagnostics/alignment.py",
+        "x.double().dot(y.double())",
+        "x.dot(y)",
+        ("tests/diagnostics/test_watch.py::test_small_and_large_gradients_keep_their_angle",),
+    ),
+    Fault(
+        "a run is diagnosed on its first examples, whatever their order",
+        "studies/diagnosis_log.py",
+        "manual_seed(seed))",
+        "manual_seed(0))",
+        ("tests/studies/test_diagnosis_log.py",),
     ),
     Fault(
         "a flipped bit in a checkpoint is read",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import fdfa
-from fdfa.diagnostics import alignment
+from fdfa.diagnostics import Watch, alignment
 from fdfa.errors import CheckpointError, ConfigError, UnsupportedModelError
 from tests.engine.refused_models import mlp
 from tests.engine.tap_case import noise
@@ -69,6 +69,11 @@ class _Inner(nn.Module):
         energy = (self.first(x) - start.tanh()).square().sum()
         (gradient,) = torch.autograd.grad(energy, start)
         return self.last(self.first(x).tanh() - gradient)
+
+
+def _watched_never(here: Here) -> object:
+    learner = fdfa.DFA(nn.Linear(4, 2))
+    return Watch(learner, nn.functional.cross_entropy, noise(6, 4), noise(6, 2), every=0)
 
 
 def _in_eval_mode(here: Here) -> None:
@@ -150,4 +155,5 @@ ENGINE_CASES = [
         lambda here: fdfa.DFA(_Inner())(torch.ones(6, 4)),
     ),
     Case("alignment in eval mode", ValueError, _in_eval_mode),
+    Case("watch: no number of steps", ConfigError, _watched_never),
 ]

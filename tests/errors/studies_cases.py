@@ -26,13 +26,16 @@ from fdfa.studies.reproduce import reproduce
 from fdfa.studies.reproduce.low_dimensional_feedback import LowDimensionalFeedbackSettings
 from fdfa.studies.reproduce.multi_tangent import MultiTangentSettings
 from fdfa.studies.scoring import score_on
-from fdfa.studies.setup import Machine, Records, TrainConfig
+from fdfa.studies.setup import Diagnose, Machine, Records, TrainConfig
 from fdfa.studies.task import Task, load_data, model_options, resolved
 from fdfa.studies.train import train
 from fdfa.training import TrainingSettings
 from tests.errors.provoke import Case, Here
 
 __all__ = ["STUDIES_CASES"]
+
+
+_DIAGNOSED = Records(diagnose=Diagnose())
 
 
 def _refused(name: str, run: Callable[[], object]) -> Case:
@@ -98,6 +101,7 @@ SETUPS = [
     _refused("a seed that is too large", lambda: TrainConfig(seed=2**80)),
     _refused("no time between checkpoints", lambda: Records(checkpoint_seconds=0)),
     _refused("an unknown log", lambda: Records(log=("tensorbord",))),
+    _refused("diagnose: without a folder", lambda: train(TrainConfig(records=_DIAGNOSED))),
     _refused("a log without a folder", lambda: train(TrainConfig(records=Records(log=("wandb",))))),
     _refused("no threads", lambda: Machine(threads=0)),
     _refused("an unknown device", lambda: chosen_device("gpu")),

@@ -16,8 +16,10 @@ from fdfa.cli.looking import Explain, Methods, Models
 from fdfa.cli.reproducing import REPRODUCED, Reproduce
 from fdfa.cli.training import Compare, Evaluate, Resume, Train
 from fdfa.errors import ConfigError, unknown_name
+from fdfa.studies.json_values import plain
 from fdfa.studies.options import assignments
 from fdfa.studies.resume import read_config
+from fdfa.studies.setup import Diagnose
 
 __all__ = ["COMMANDS", "Command", "parse"]
 
@@ -45,6 +47,7 @@ _ONCE = (
     "data-options",
     "augment",
     "log",
+    "diagnose",
 )
 
 
@@ -202,6 +205,22 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
             instance_from_str=assignments,
             is_instance=lambda value: isinstance(value, dict),
             str_from_instance=lambda value: [f"{k}={v}" for k, v in value.items()] or ["none"],
+        )
+
+    @registry.primitive_rule
+    def read_diagnose(
+        info: tyro.constructors.PrimitiveTypeInfo,
+    ) -> tyro.constructors.PrimitiveConstructorSpec[Diagnose | None] | None:
+        if info.type != Diagnose | None:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="NAME=VALUE ...",
+            instance_from_str=Diagnose.from_words,
+            is_instance=lambda value: value is None or isinstance(value, Diagnose),
+            str_from_instance=lambda value: (
+                ["none"] if value is None else [f"{k}={v}" for k, v in plain(value).items()]
+            ),
         )
 
     return registry

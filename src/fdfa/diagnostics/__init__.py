@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from fdfa.diagnostics.alignment import alignment
+from fdfa.diagnostics.alignment import GradientMatch, alignment, gradient_matches
 from fdfa.diagnostics.estimates import Estimate
 from fdfa.diagnostics.gradient_moments import GradientMoments
+from fdfa.diagnostics.watch import NumberLog, Observation, Watch
 
-__all__ = ["Estimate", "GradientMoments", "alignment"]
+__all__ = [
+    "Estimate",
+    "GradientMatch",
+    "GradientMoments",
+    "NumberLog",
+    "Observation",
+    "Watch",
+    "alignment",
+    "gradient_matches",
+]

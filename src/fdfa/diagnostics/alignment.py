@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,48 @@ from torch import Tensor, nn
 from fdfa.engine.estimator import Estimator
 from fdfa.engine.intercept import untouched_state
 
-__all__ = ["alignment"]
+__all__ = ["GradientMatch", "alignment", "gradient_matches"]
+
+
+_IN_CACHE = 2**15
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientMatch:
+    """How a rule's gradient of one parameter lies to autograd's exact one.
+
+    Attributes:
+        cosine: of the angle between them, -1 to 1; NaN where either is zero or not there.
+        angle: in degrees, 0 to 180; NaN as the cosine.
+        norm_ratio: length of the rule's, in lengths of the exact one; NaN where that is zero.
+    """
+
+    cosine: float
+    angle: float
+    norm_ratio: float
+
+    @classmethod
+    def of(cls, ruled: Tensor | None, exact: Tensor | None) -> Self:
+        """Of two gradients.
+
+        Args:
+            ruled: the rule's; None where it gives nothing.
+            exact: autograd's, of the same shape; None where it gives nothing.
+
+        Returns:
+            How they lie to each other.
+
+        Example:
+            >>> GradientMatch.of(torch.tensor([2.0, 2.0]), torch.tensor([0.0, 1.0]))
+            GradientMatch(cosine=0.7071..., angle=45.0..., norm_ratio=2.828...)
+        """
+        length = _length(ruled)
+        truth = _length(exact)
+        ratio = length / truth if truth > 0 else math.nan
+        if ruled is None or exact is None or not (length > 0 and truth > 0):
+            return cls(math.nan, math.nan, ratio)
+        cosine = min(max(_inner(ruled, exact) / length / truth, -1.0), 1.0)
+        return cls(cosine, math.degrees(math.acos(cosine)), ratio)
 
 
 def alignment(
@@ -60,6 +102,42 @@ def alignment(
         >>> list(cosines), round(cosines["2.weight"], 4)  # the last block's error is exact
         (['0.weight', '0.bias', '2.weight', '2.bias'], 1.0)
     """
+    matches = gradient_matches(learner, loss_function, inputs, targets)
+    return {name: match.cosine for name, match in matches.items()}
+
+
+def gradient_matches(
+    learner: Estimator,
+    loss_function: Callable[[Any, Any], Tensor],
+    inputs: Tensor | tuple[Any, ...],
+    targets: Any,
+) -> dict[str, GradientMatch]:
+    """As :func:`alignment`, with the angle and the ratio of the lengths beside the cosine.
+
+    Args:
+        learner: an estimator of any method, in training mode.
+        loss_function: (what the learner returns, targets) to a scalar.
+        inputs: the batch; a tuple for a model with several arguments.
+        targets: passed to the loss function.
+
+    Returns:
+        Name of each trainable parameter (the model's own) to how its two gradients lie.
+
+    Raises:
+        ValueError: if the learner is in eval mode, where it is the plain model.
+
+    Example:
+        >>> import fdfa
+        >>> learner = fdfa.Backpropagation(torch.nn.Linear(2, 2))
+        >>> found = gradient_matches(
+        ...     learner,
+        ...     torch.nn.functional.cross_entropy,
+        ...     torch.rand(3, 2),
+        ...     torch.tensor([0, 1, 0]),
+        ... )
+        >>> round(found["weight"].norm_ratio, 6)
+        1.0
+    """
     if not learner.training:
         raise ValueError(
             "the learner is in eval mode, where it is the plain model and every cosine would be 1. "
@@ -73,7 +151,7 @@ def alignment(
         ruled = _gradients(twin.criterion(loss_function)(twin(*args), targets), twin.model)
     with torch.enable_grad(), untouched_state(plain):
         exact = _gradients(loss_function(plain(*args), targets), plain)
-    return {name: _cosine(ruled[name], exact[name]) for name in exact}
+    return {name: GradientMatch.of(ruled[name], exact[name]) for name in exact}
 
 
 def _gradients(loss: Tensor, model: nn.Module) -> dict[str, Tensor | None]:
@@ -83,10 +161,11 @@ def _gradients(loss: Tensor, model: nn.Module) -> dict[str, Tensor | None]:
     return dict(zip(named, found, strict=True))
 
 
-def _cosine(a: Tensor | None, b: Tensor | None) -> float:
-    if a is None or b is None:
-        return math.nan
-    # In float64: squares of small gradients would vanish in float32.
-    a, b = a.flatten().double(), b.flatten().double()
-    lengths = a.norm() * b.norm()
-    return (a.dot(b) / lengths).item() if lengths > 0 else math.nan
+def _length(tensor: Tensor | None) -> float:
+    return 0.0 if tensor is None else math.sqrt(_inner(tensor, tensor))
+
+
+def _inner(a: Tensor, b: Tensor) -> float:
+    """In float64, where squares of small gradients do not vanish; in pieces that stay in cache."""
+    pieces = (torch.split(tensor.reshape(-1), _IN_CACHE) for tensor in (a, b))
+    return float(sum(x.double().dot(y.double()) for x, y in zip(*pieces, strict=True)))

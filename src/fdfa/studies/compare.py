@@ -24,7 +24,7 @@ from fdfa.studies.results import Comparison, summarize
 from fdfa.studies.run_folder import RunFolder
 from fdfa.studies.runs import Run, StudyObserver, perform, recall, weight_matrices
 from fdfa.studies.setup import CompareConfig, TrainConfig
-from fdfa.studies.sinks import check_sinks
+from fdfa.studies.sinks import check_records
 from fdfa.studies.task import resolved
 from fdfa.studies.train import TrainReport
 
@@ -86,7 +86,7 @@ def compare(
         True
     """
     config = comparison_spelled_out(config)
-    check_sinks(config.records, out)
+    check_records(config.records, out)
     if out is not None:
         RunFolder.check(out, overwrite=overwrite)
     observer = observer or StudyObserver()

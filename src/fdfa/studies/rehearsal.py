@@ -10,8 +10,8 @@ from fdfa.studies.compare import comparison_spelled_out
 from fdfa.studies.costs import fresh_learner, serving
 from fdfa.studies.preparation import Prepared, prepared
 from fdfa.studies.run_folder import RunFolder
-from fdfa.studies.setup import CompareConfig, TrainConfig
-from fdfa.studies.sinks import check_sinks
+from fdfa.studies.setup import CompareConfig, Diagnose, TrainConfig
+from fdfa.studies.sinks import check_records
 from fdfa.studies.train import spelled_out
 from fdfa.studies.trial_step import rehearse
 
@@ -35,6 +35,7 @@ class Rehearsal:
         device: where.
         threads: CPU threads.
         out: folder that would be written; None for none.
+        diagnose: how often each would be diagnosed, and on how much; None for never.
     """
 
     data: str
@@ -49,6 +50,7 @@ class Rehearsal:
     device: str
     threads: int
     out: str | None
+    diagnose: Diagnose | None
 
 
 def rehearse_study(
@@ -74,7 +76,7 @@ def rehearse_study(
         >>> rehearse_study(TrainConfig()).examples
         (1297, 200, 300)
     """
-    check_sinks(config.records, out)
+    check_records(config.records, out)
     if out is not None:
         RunFolder.check(out, overwrite=overwrite)
     if isinstance(config, CompareConfig):
@@ -100,6 +102,7 @@ def rehearse_study(
             device=start.machine.device,
             threads=start.machine.threads or 1,
             out=None if out is None else str(out),
+            diagnose=config.records.diagnose,
         )
 
 

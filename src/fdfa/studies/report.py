@@ -85,6 +85,12 @@ def rehearsal_report(found: Rehearsal) -> RenderableType:
         "machine": f"{found.device}, {found.threads} thread{plural_s(found.threads)}",
         "writes": "nothing (no --out)" if found.out is None else found.out,
     }
+    if found.diagnose is not None:
+        every, count = found.diagnose.every, found.steps // found.diagnose.every
+        rows["diagnoses"] = (
+            f"every {every:,} step{plural_s(every)}, at most {count:,} in a run, each on "
+            f"{found.diagnose.examples:,} examples"
+        )
     table = Table.grid(padding=(0, 2))
     for name, text in rows.items():
         table.add_row(name, Text(text))

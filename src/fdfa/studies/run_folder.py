@@ -24,6 +24,7 @@ _OURS = (
     "metrics.jsonl",
     "timings.jsonl",
     "steps.jsonl",
+    "diagnosis.jsonl",
     "costs.json",
     "results.json",
     "model.safetensors",

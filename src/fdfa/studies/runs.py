@@ -16,6 +16,7 @@ from fdfa.diagnostics import alignment
 from fdfa.engine.estimator import Estimator
 from fdfa.engine.random_state import random_state_of
 from fdfa.errors import CheckpointError, ConfigError, DataError, FDFAError, briefly
+from fdfa.studies.diagnosis_log import DIAGNOSIS, DiagnosisLog, watch_over
 from fdfa.studies.json_values import plain
 from fdfa.studies.records import from_json
 from fdfa.studies.run_folder import RunFolder
@@ -154,7 +155,7 @@ def perform(
     observer.run_started(config.method, config.seed)
     callbacks: list[Callback] = [observer]
     if folder is not None:
-        callbacks += _records(config, folder)
+        callbacks += _records(config, folder, learner, data)
     epochs: list[EpochResult] = []
     # Dropout draws the same masks whatever the method, and not the same in all processes.
     with random_state_of(config.seed + 1_000_003 * Processes.present().rank):
@@ -175,7 +176,7 @@ def perform(
     if folder is not None and trainer.processes.first:
         if run.failure is None:
             _write_model(folder, learner.model)
-        folder.note("config.json", METRICS, TIMINGS, STEPS)
+        folder.note("config.json", METRICS, TIMINGS, STEPS, DIAGNOSIS)
     return run
 
 
@@ -204,19 +205,25 @@ def recall(folder: RunFolder) -> Run | None:
     )
 
 
-def _records(config: TrainConfig, folder: RunFolder) -> list[Callback]:
+def _records(
+    config: TrainConfig, folder: RunFolder, learner: Estimator, data: Dataset
+) -> list[Callback]:
     """What keeps a record; checkpoints stand last, so that they know what the others did."""
     records = config.records
     sinks = [make_sink(name, config, folder) for name in records.log]
-    return [
+    callbacks: list[Callback] = [
         MetricsLog(folder.path, every_steps=records.log_steps),
         *(LogTo(sink, every_steps=records.log_steps) for sink in sinks),
-        Checkpoints(
-            folder.checkpoints,
-            seconds=records.checkpoint_seconds,
-            steps=records.checkpoint_steps,
-        ),
     ]
+    if records.diagnose is not None:
+        watch = watch_over(learner, data, records.diagnose, seed=config.seed)
+        callbacks.append(DiagnosisLog(folder.path, watch, sinks=sinks))
+    checkpoints = Checkpoints(
+        folder.checkpoints,
+        seconds=records.checkpoint_seconds,
+        steps=records.checkpoint_steps,
+    )
+    return [*callbacks, checkpoints]
 
 
 def _epochs_before(folder: RunFolder, last: float) -> list[EpochResult]:

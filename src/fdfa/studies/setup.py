@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
 
 from fdfa.errors import ConfigError, unknown_name
 from fdfa.methods import canonical, methods
-from fdfa.studies.options import by_first_name
+from fdfa.studies.options import assignments, by_first_name
 from fdfa.studies.task import Task
+from fdfa.studies.typed_options import typed_options
+from fdfa.studies.whole_numbers import MOST_SEED, check_whole
 from fdfa.training import TrainingSettings
 
-__all__ = ["MOST_SEED", "Machine", "Records", "Setup", "TrainConfig", "check_whole"]
+__all__ = [
+    "Diagnose",
+    "Machine",
+    "Records",
+    "Setup",
+    "TrainConfig",
+]
 
 _MOST_THREADS = 1024  # far more than that, and OpenMP ends the process
-MOST_SEED = 2**62  # what is derived from it still fits into 64 bits
 _ALL = "all"
 _SINKS = ("tensorboard", "wandb")
 
@@ -47,6 +54,54 @@ class Machine:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Diagnose:
+    """How often a run is diagnosed while it trains, and on how much.
+
+    Attributes:
+        every: optimiser steps from one diagnosis to the next.
+        examples: in the batch, which stays the same: of the validation examples, or of the training
+            examples where there are none; all of them where there are not so many.
+
+    Raises:
+        ConfigError: if a value is out of range.
+
+    Example:
+        >>> Diagnose(every=50)
+        Diagnose(every=50, examples=64)
+    """
+
+    every: int = 100
+    examples: int = 64
+
+    def __post_init__(self) -> None:
+        """Check both; batch norm refuses a batch of one."""
+        check_whole("diagnose: every", self.every, least=1)
+        check_whole("diagnose: examples", self.examples, least=2)
+
+    @classmethod
+    def from_words(cls, words: Sequence[str]) -> Self | None:
+        """What was typed behind ``--diagnose``.
+
+        Args:
+            words: NAME=VALUE each; none at all for the defaults.
+
+        Returns:
+            The settings; None for the one word none.
+
+        Raises:
+            ConfigError: if a word is not of that form, or a value out of range.
+
+        Example:
+            >>> Diagnose.from_words(["every=50"])
+            Diagnose(every=50, examples=64)
+        """
+        if list(words) == ["none"]:
+            return None
+        valid = [field.name for field in dataclasses.fields(cls)]
+        return cls(**typed_options(assignments(words), cls, valid=valid, owner="diagnose"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Records:
     """What is written down while a run goes on, in a study with a folder.
 
@@ -55,6 +110,8 @@ class Records:
         checkpoint_steps: also write one after every so many steps.
         log: also send the numbers to tensorboard or wandb.
         log_steps: a line of steps.jsonl (and a number for each of these) after so many steps.
+        diagnose: write lines of diagnosis.jsonl: angles to the true gradient and errors of the
+            feedback, as in every=100 examples=64 (steps between two, examples in each).
 
     Raises:
         ConfigError: if a value is out of range.
@@ -68,6 +125,7 @@ class Records:
     checkpoint_steps: int | None = None
     log: tuple[Literal["tensorboard", "wandb"], ...] = ()
     log_steps: int | None = None
+    diagnose: Diagnose | None = None
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -225,30 +283,3 @@ class CompareConfig(Setup):
         rate = self.training.learning_rate * self.rate_shares.get(method, 1.0)
         common["training"] = dataclasses.replace(self.training, learning_rate=rate)
         return TrainConfig(method=method, options=options, seed=seed, **common)
-
-
-def check_whole(
-    name: str, value: object, *, least: int, most: int | None = None, optional: bool = False
-) -> None:
-    """Refuse what is no whole number, too small or too large.
-
-    Args:
-        name: of the value, as the user knows it.
-        value: what was given.
-        least: the smallest that is allowed.
-        most: the largest; None for no limit.
-        optional: whether None will do.
-
-    Raises:
-        ConfigError: naming it.
-    """
-    if value is None and optional:
-        return
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not (isinstance(value, int) and whole and least <= value <= (most or value)):
-        # A panel would break so long a number at its commas.
-        shown = f"2**{most.bit_length() - 1}" if most == MOST_SEED else f"{most:,}" if most else ""
-        limit = f" to {shown}" if shown else ""
-        raise ConfigError(
-            f"{name}={value!r} is not possible. Give a whole number from {least}{limit}."
-        )

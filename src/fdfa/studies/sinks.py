@@ -1,4 +1,4 @@
-"""The sinks that a configuration names."""
+"""The records that a configuration asks for: whether they can be kept, and their sinks."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from fdfa.studies.run_folder import RunFolder
 from fdfa.studies.setup import Records, TrainConfig
 from fdfa.training import Sink, TensorBoard, WeightsAndBiases
 
-__all__ = ["check_sinks", "make_sink"]
+__all__ = ["check_records", "make_sink"]
 
 
-def check_sinks(records: Records, out: object) -> None:
-    """Refuse sinks that could not be made, before anything is written.
+def check_records(records: Records, out: object) -> None:
+    """Refuse records that could not be kept, before anything is written.
 
     Args:
-        records: name them.
+        records: that are asked for.
         out: folder of the study; None for none.
 
     Raises:
-        ConfigError: if a package is not installed, or there is no folder.
+        ConfigError: if a sink's package is not installed, or there is no folder.
     """
+    if records.diagnose is not None and out is None:
+        raise ConfigError(
+            "diagnose keeps its lines in the folder of the run, and there is none. Give --out "
+            "FOLDER (out=)."
+        )
     if records.log and out is None:
         raise ConfigError(
             f"log={', '.join(records.log)} keeps its files in the folder of the run, and there is "

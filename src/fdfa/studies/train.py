@@ -16,7 +16,7 @@ from fdfa.studies.preparation import Prepared, prepared
 from fdfa.studies.run_folder import RunFolder
 from fdfa.studies.runs import Run, StudyObserver, perform
 from fdfa.studies.setup import TrainConfig
-from fdfa.studies.sinks import check_sinks
+from fdfa.studies.sinks import check_records
 from fdfa.studies.task import resolved
 from fdfa.studies.trial_step import rehearse
 from fdfa.training import Processes
@@ -79,7 +79,7 @@ def train(
         True
     """
     config = spelled_out(config)
-    check_sinks(config.records, out)
+    check_records(config.records, out)
     if out is not None:
         RunFolder.check(out, overwrite=overwrite)
     observer = observer or StudyObserver()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fdfa.data.dataset import Dataset
+from fdfa.diagnostics import Watch
 from fdfa.engine.estimator import Estimator
 from fdfa.engine.random_state import random_state_of
 from fdfa.errors import ConfigError, FDFAError, briefly
@@ -57,7 +58,10 @@ def rehearse(config: TrainConfig, learner: Estimator, data: Dataset) -> None:
             twin.alone = processes.count > 1  # the others have rehearsals of their own
             start_training(twin)
             device = next(learner.parameters()).device
-            gradient_step(twin, *(tensor.to(device) for tensor in data.train.first(part)))
+            batch = tuple(tensor.to(device) for tensor in data.train.first(part))
+            gradient_step(twin, *batch)
+            if config.records.diagnose is not None:
+                Watch(twin, F.cross_entropy, *batch).observe()
         except FDFAError:
             raise
         except Exception as error:

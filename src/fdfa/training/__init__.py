@@ -7,7 +7,8 @@ from fdfa.training.callbacks import Callback, EpochResult, StepResult
 from fdfa.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from fdfa.training.checkpoint_names import latest
 from fdfa.training.evaluation import ExampleSource, LossFunction, Score, evaluate
-from fdfa.training.metrics import MetricsLog, read_lines
+from fdfa.training.line_files import LineFiles, read_lines
+from fdfa.training.metrics import MetricsLog
 from fdfa.training.modes import eval_mode, start_training
 from fdfa.training.processes import Processes
 from fdfa.training.saving import Checkpoints
@@ -22,6 +23,7 @@ __all__ = [
     "Checkpoints",
     "EpochResult",
     "ExampleSource",
+    "LineFiles",
     "LogTo",
     "LossFunction",
     "MetricsLog",

@@ -21,9 +21,10 @@ from fdfa.studies.preparation import Prepared, prepared
 from fdfa.studies.reproduce.findings import Expectation, Grid, Units
 from fdfa.studies.reproduce.pictures import Panel
 from fdfa.studies.runs import StudyObserver, perform, weight_matrices
-from fdfa.studies.setup import Machine, Setup, TrainConfig, check_whole
+from fdfa.studies.setup import Machine, Setup, TrainConfig
 from fdfa.studies.task import Task, resolved
 from fdfa.studies.train import spelled_out
+from fdfa.studies.whole_numbers import check_whole
 from fdfa.training import EpochResult, Trainer, TrainingSettings
 
 __all__ = ["LowDimensionalFeedbackSettings", "expectations", "grids", "measure", "panels"]

@@ -15,7 +15,7 @@ from fdfa.errors import ConfigError, unknown_name
 from fdfa.studies.reproduce.descents import digits_descent, surface_descent
 from fdfa.studies.reproduce.findings import Units
 from fdfa.studies.reproduce.surfaces import SURFACES
-from fdfa.studies.setup import check_whole
+from fdfa.studies.whole_numbers import check_whole
 
 __all__ = [
     "MEAN",

@@ -1,0 +1,144 @@
+"""Diagnoses of a learner while it trains, in a loop of any kind."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from fdfa.diagnostics.alignment import GradientMatch, gradient_matches
+from fdfa.engine.estimator import Estimator
+from fdfa.errors import ConfigError
+
+__all__ = ["NumberLog", "Observation", "Watch"]
+
+
+class NumberLog(Protocol):
+    """Takes numbers by name: :class:`fdfa.training.TensorBoard`, say, or your own."""
+
+    def log(self, values: Mapping[str, float], *, step: int) -> None:
+        """Take some numbers.
+
+        Args:
+            values: by name.
+            step: optimiser steps taken.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Observation:
+    """What one diagnosis found.
+
+    Attributes:
+        step: optimiser steps that the learner had taken.
+        parameters: how the rule's gradient of each trainable parameter lies to the exact one.
+    """
+
+    step: int
+    parameters: Mapping[str, GradientMatch]
+
+    def numbers(self) -> dict[str, float]:
+        """All that was measured, by names such as ``"diagnosis/angle/0.weight"``.
+
+        Returns:
+            The numbers; NaN where there was nothing to measure.
+
+        Example:
+            >>> Observation(100, {"0.weight": GradientMatch(0.5, 60.0, 2.0)}).numbers()
+            {'diagnosis/cosine/0.weight': 0.5, 'diagnosis/angle/0.weight': 60.0,
+             'diagnosis/norm_ratio/0.weight': 2.0}
+        """
+        return {
+            f"diagnosis/{field.name}/{name}": getattr(match, field.name)
+            for field in dataclasses.fields(GradientMatch)
+            for name, match in self.parameters.items()
+        }
+
+
+class Watch:
+    """Diagnoses a learner every so many steps of your own loop, always on the same batch.
+
+    The learner, its gradients and all random number generators are left bit for bit as they were:
+    a training that is watched ends with the same weights as one that is not. In a process group
+    every process calls it, at the same steps: each finds the same.
+
+    Args:
+        learner: an estimator of any method.
+        loss_function: (what the learner returns, targets) to a scalar.
+        inputs: the batch; a tuple for a model with several arguments.
+        targets: passed to the loss function.
+        every: diagnose after so many steps.
+        log: also takes the numbers; it must be open.
+
+    Attributes:
+        history: what was found, in order.
+
+    Raises:
+        ConfigError: if ``every`` is no positive whole number.
+
+    Example:
+        >>> import torch, fdfa
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)
+        ... )
+        >>> learner = fdfa.FDFA(model, seed=0)
+        >>> optimizer = torch.optim.SGD(learner.parameters(), lr=0.1)
+        >>> x, y = torch.rand(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
+        >>> loss_function = torch.nn.functional.cross_entropy
+        >>> watch = Watch(learner, loss_function, x, y, every=10)
+        >>> for _ in range(20):
+        ...     optimizer.zero_grad()
+        ...     loss_function(learner(x), y).backward()
+        ...     optimizer.step()
+        ...     _ = watch.step()
+        >>> [(seen.step, round(seen.parameters["2.weight"].angle)) for seen in watch.history]
+        [(10, 0), (20, 0)]
+    """
+
+    def __init__(
+        self,
+        learner: Estimator,
+        loss_function: Callable[[Any, Any], Tensor],
+        inputs: Tensor | tuple[Any, ...],
+        targets: Any,
+        *,
+        every: int = 100,
+        log: NumberLog | None = None,
+    ) -> None:
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ConfigError(f"every={every!r} is not possible. Give a whole number from 1.")
+        self.learner = learner
+        self.loss_function = loss_function
+        self.inputs = inputs
+        self.targets = targets
+        self.every = every
+        self.log = log
+        self.history: list[Observation] = []
+        self._steps = 0
+
+    def step(self, step: int | None = None) -> Observation | None:
+        """Call it after every optimiser step.
+
+        Args:
+            step: how many were taken; None counts the calls.
+
+        Returns:
+            What was found, if a diagnosis was due.
+        """
+        self._steps = self._steps + 1 if step is None else step
+        return self.observe() if self._steps % self.every == 0 else None
+
+    def observe(self) -> Observation:
+        """Diagnose now, due or not.
+
+        Returns:
+            What was found; it is the last of the history, too.
+        """
+        matches = gradient_matches(self.learner, self.loss_function, self.inputs, self.targets)
+        seen = Observation(self._steps, matches)
+        self.history.append(seen)
+        if self.log is not None:
+            self.log.log(seen.numbers(), step=seen.step)
+        return seen
