@@ -5,6 +5,11 @@ from __future__ import annotations
 from fdfa.diagnostics.alignment import GradientMatch, alignment, gradient_matches
 from fdfa.diagnostics.estimates import Estimate
 from fdfa.diagnostics.gradient_moments import GradientMoments
+from fdfa.diagnostics.representations import (
+    linear_cka,
+    principal_components,
+    tapped_activations,
+)
 from fdfa.diagnostics.watch import NumberLog, Observation, Watch
 
 __all__ = [
@@ -16,4 +21,7 @@ __all__ = [
     "Watch",
     "alignment",
     "gradient_matches",
+    "linear_cka",
+    "principal_components",
+    "tapped_activations",
 ]
