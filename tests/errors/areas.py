@@ -10,6 +10,7 @@ from tests.errors.cli_cases import CLI_CASES
 from tests.errors.data_download_cases import DATA_DOWNLOAD_CASES
 from tests.errors.data_own_cases import DATA_OWN_CASES
 from tests.errors.data_set_cases import DATA_SET_CASES
+from tests.errors.diagnostics_cases import DIAGNOSTICS_CASES
 from tests.errors.engine_cases import ENGINE_CASES
 from tests.errors.feedback_weight_cases import FEEDBACK_WEIGHT_CASES
 from tests.errors.folder_cases import FOLDER_CASES
@@ -33,6 +34,7 @@ AREAS: Final[dict[str, list[Case]]] = {
     "training": [*TRAINING_CASES, *RESUME_CASES, *CHECKPOINT_CASES],
     "studies": [*STUDIES_CASES, *FOLDER_CASES],
     "cli": CLI_CASES,
+    "diagnostics": DIAGNOSTICS_CASES,
     # beside those of tests/engine, whose texts stand in errors.json
     "engine": [
         *ENGINE_CASES,
@@ -58,6 +60,7 @@ _HOMES: Final = {
     "folder": "studies/run_folder studies/records studies/resume studies/saved_options",
     "studies": "studies/",
     "cli": "cli/",
+    "diagnostics": "diagnostics/",
     "feedback_weight": "engine/feedback_weight engine/layer_errors engine/weight_exchange "
     "engine/weight_trace engine/weight_uses methods/feedback_alignment methods/kolen "
     "methods/low_dim methods/sign_ methods/weight_mirror",

@@ -50,12 +50,19 @@ class Statistic:
     variance: float = math.nan
     degrees: int = 0
 
-    def estimate(self, confidence: float, scale: Scale = "plain") -> Estimate:
+    def estimate(
+        self,
+        confidence: float,
+        scale: Scale = "plain",
+        *,
+        bounds: tuple[float, float] = (-math.inf, math.inf),
+    ) -> Estimate:
         """The number with its interval: Student's t times the standard error, to both sides.
 
         Args:
             confidence: the share of such intervals that hold the true value.
             scale: ``"positive"`` takes the interval on the logarithm, for what cannot be negative.
+            bounds: between which the number lies by its nature, and so the interval.
 
         Returns:
             The estimate.
@@ -67,7 +74,10 @@ class Statistic:
         if scale == "positive" and self.value > 0:
             factor = math.exp(min(reach / self.value, 700.0))
             return Estimate(self.value, self.value / factor, self.value * factor, error)
-        return Estimate(self.value, self.value - reach, self.value + reach, error)
+        low, high = self.value - reach, self.value + reach
+        if math.isfinite(reach):
+            low, high = max(low, bounds[0]), min(high, bounds[1])
+        return Estimate(self.value, low, high, error)
 
 
 def average(statistics: Sequence[Statistic]) -> Statistic:

@@ -36,6 +36,18 @@ class ComponentMoments:
     variance_error: Tensor
     draws: int
 
+    def plus(self, other: ComponentMoments) -> ComponentMoments:
+        """The sums of both, for a mean over batches.
+
+        Args:
+            other: of another batch, independent of this one.
+
+        Returns:
+            Sum by sum.
+        """
+        fields = (field.name for field in dataclasses.fields(self))
+        return ComponentMoments(**{key: getattr(self, key) + getattr(other, key) for key in fields})
+
 
 class GradientMoments:
     """Streaming statistics of independent draws of an estimate, in one tensor or several.
@@ -76,6 +88,11 @@ class GradientMoments:
         self._sums = {name: DrawSums(vector.square) for name, vector in self._vectors.items()}
         self._whole = DrawSums(sum(vector.square for vector in self._vectors.values()))
 
+    @property
+    def names(self) -> list[str]:
+        """Of the tensors."""
+        return list(self._vectors)
+
     def add(self, draw: Mapping[str, Tensor]) -> bool:
         """Take in one draw.
 
@@ -91,11 +108,11 @@ class GradientMoments:
             return False
         self.draws += 1
         found = {name: vector.take(draw[name]) for name, vector in self._vectors.items()}
-        together = [math.fsum(values) for values in zip(*found.values(), strict=True)]
-        for sums, products in (
-            *((self._sums[name], products) for name, products in found.items()),
-            (self._whole, together),
-        ):
+        pieces = [(self._sums[name], products) for name, products in found.items()]
+        if found:
+            together = [math.fsum(values) for values in zip(*found.values(), strict=True)]
+            pieces.append((self._whole, together))
+        for sums, products in pieces:
             sums.take_draw(*products[:3])
             if len(products) > 3:
                 sums.take_pair(self.draws - 2, *products[3:])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
-from fdfa.engine.distributed import refuse_wrapped
+from fdfa.engine.distributed import process_rank, refuse_wrapped
 from fdfa.engine.learner_state import parse_extra_state, refuse_conflicts
 from fdfa.engine.outputs import map_tensors
 from fdfa.engine.saved_tensors import checkpoint_region
@@ -48,6 +48,9 @@ class Estimator(nn.Module, abc.ABC):
             :meth:`criterion`.
         alone: set it on a copy that one process of several runs by itself: it speaks with no other
             process, and teaches nothing but gradients.
+        redraw: set it on a copy to any number but 0, and a pass draws other noise than the
+            learner's own pass of that step: independent from number to number, and of the same
+            kind.
 
     Raises:
         TypeError: if ``model`` is not an instance of a module, or ``seed`` no whole number.
@@ -83,6 +86,7 @@ class Estimator(nn.Module, abc.ABC):
         self.seed = (torch.initial_seed() if seed is None else seed) % 2**63
         self.steps = 0
         self.alone = False
+        self.redraw = 0
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's own return value; in training mode its output carries the learning rule.
@@ -161,6 +165,18 @@ class Estimator(nn.Module, abc.ABC):
         """
         in_backward = torch._C._current_graph_task_id() != -1
         return self.steps - 1 if in_backward and checkpoint_region() is not None else self.steps
+
+    def noise_seeds(self, step: int) -> tuple[int, ...]:
+        """All that the noise of a pass is a function of.
+
+        Args:
+            step: number of the pass.
+
+        Returns:
+            Seed, step, process, and which draw where it is not the learner's own.
+        """
+        seeds = (self.seed, step, process_rank())
+        return (*seeds, self.redraw) if self.redraw else seeds
 
     def get_extra_state(self) -> Tensor:
         """Method, seed and step counter as JSON bytes.

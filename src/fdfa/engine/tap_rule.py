@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from fdfa.engine.credit import Payer
 from fdfa.engine.cut import CutModels, CutPass
 from fdfa.engine.differences import central_difference
-from fdfa.engine.distributed import process_rank
 from fdfa.engine.estimator import Estimator
 from fdfa.engine.feedback import FeedbackMaps
 from fdfa.engine.intercept import Forward
@@ -36,6 +35,10 @@ class TapRule(Estimator):
         needs_targets: whether :meth:`credits` needs ``lesson.targets``.
         probed_credit: whether :meth:`credits` needs the probe of its pass. Such a learner probes
             when it stands alone, too.
+        moves_output: whether the output of a pass that probes is itself perturbed. Such a learner
+            probes when it stands alone, too.
+        on_credit: where set, called with each tap and the gradient that its block gets, when it
+            gets it.
         repeats: whether :meth:`credits` runs the model again, by ``lesson.repetition``.
         keeps_activations: whether :meth:`teach` needs the tapped activations. Such a method learns
             at every step, with a probe or without.
@@ -46,6 +49,8 @@ class TapRule(Estimator):
     probe: Probe | None
     sample_dims: int
     probed_credit: bool = False
+    moves_output: bool = False
+    on_credit: Callable[[Tap, Tensor], None] | None = None
     repeats: ClassVar[bool] = False
     keeps_activations: ClassVar[bool] = False
     head_names: tuple[str, ...] = ()
@@ -172,9 +177,7 @@ class TapRule(Estimator):
             [tap.shape for tap in plan.taps],
             [self._wide(tap) for tap in plan.taps],
             [tap.device for tap in plan.taps],
-            self.seed,
-            step,
-            process_rank(),
+            *self.noise_seeds(step),
             *more,
         )
 

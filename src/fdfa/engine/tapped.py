@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import zlib
 from collections.abc import Mapping, Sequence
@@ -145,7 +146,7 @@ class TappedEstimator(TapRule):
         """
         cut, step = self._cut(args, kwargs), self.take_step()
         plan, probe = cut.plan, self.probe
-        wanted = bool(plan.taps) and (self.probed_credit or not self.alone)
+        wanted = bool(plan.taps) and (self.probed_credit or self.moves_output or not self.alone)
         due = probe is not None and probe.due(step) and wanted
         repetition = Repetition(self.model, args, kwargs) if self.repeats else None
         # what a checkpoint runs again must save what this pass saves: tangents in both, or in none
@@ -169,6 +170,10 @@ class TappedEstimator(TapRule):
         if self.keeps_activations and not self.alone:
             lesson.activations = [as_matrix(h.detach(), self.sample_dims) for h in run.taps]
         y = self._join(plan, run, lesson)
+        if self.on_credit is not None:
+            for tap, h in zip(plan.taps, run.taps, strict=True):
+                if h.requires_grad:  # after the hook that puts the credit there
+                    h.register_hook(functools.partial(self.on_credit, tap))  # type: ignore[no-untyped-call]
         found, gradients = self._output_of(run.returned), iter(plan.other_gradients)
 
         def joined_or_sealed(tensor: Tensor) -> Tensor:

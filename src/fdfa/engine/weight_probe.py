@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from fdfa.engine.credit import seal
 from fdfa.engine.directions import Direction, Directions, DrawnDirection
-from fdfa.engine.distributed import agreed, process_rank
+from fdfa.engine.distributed import agreed
 from fdfa.engine.estimator import Estimator
 from fdfa.engine.forward_derivatives import MISSING_DERIVATIVE, innermost_module
 from fdfa.engine.intercept import uncached_autocast
@@ -80,7 +80,8 @@ class WeightProbeEstimator(Estimator):
 
         Args:
             leaves: the parameters that learn.
-            seeds: seed, step and process, for :func:`fdfa.engine.probes.generator_for`.
+            seeds: seed, step, process and perhaps more, for
+                :func:`fdfa.engine.probes.generator_for`.
 
         Returns:
             Directions over the leaves in their order.
@@ -124,7 +125,7 @@ class WeightProbeEstimator(Estimator):
                 one_sided=self.one_sided,
             )
             with torch.no_grad(), uncached_autocast(), _in_our_words(self):
-                lesson = self._measure(passes, inputs, (self.seed, step, process_rank()))
+                lesson = self._measure(passes, inputs, self.noise_seeds(step))
         y: Tensor = _Scalars.apply(  # type: ignore[no-untyped-call]
             lesson, passes.output, *parameters, *inputs
         )

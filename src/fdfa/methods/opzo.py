@@ -136,6 +136,7 @@ class OPZO(TappedEstimator):
             ),
         )
         self.form = form
+        self.moves_output = form in {"single-point", "centred"}
         self.feedback_rate = feedback_rate
         self.noise = noise
         self.noise_scale = noise_scale

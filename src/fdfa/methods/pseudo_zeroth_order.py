@@ -94,7 +94,7 @@ class PseudoZerothOrder(WeightProbeEstimator):
 
     def directions(self, leaves: Sequence[Leaf], seeds: Sequence[int]) -> Directions:
         """One to be measured, and those of the window, all drawn again whenever asked for."""
-        seed, step, process = seeds
+        seed, step, process, *_ = seeds
         decay = self.decay
         if callable(decay):
             decay = _check(decay(step), f"decay({step})")

@@ -108,7 +108,11 @@ class BatchwiseRandomSignSymmetric(UniformSignSymmetric):
     def feedback_for(self, name: str, weight: Tensor, kept: Tensor | None, step: int) -> Tensor:
         """``|M| sign(W)`` with the step's own M."""
         draws = generator_for(
-            weight.device, self.seed, zlib.crc32(name.encode()), step // self.redraw_every
+            weight.device,
+            self.seed,
+            zlib.crc32(name.encode()),
+            step // self.redraw_every,
+            *((self.redraw,) if self.redraw else ()),
         )
         return _with_magnitudes(weight, draws)
 
