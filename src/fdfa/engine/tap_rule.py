@@ -114,6 +114,11 @@ class TapRule(Estimator):
         return None
 
     @property
+    def direct_feedback(self) -> bool:
+        """Whether the credit of every tap is ``e B_l``, e the output error, and nothing else."""
+        return type(self).credits is TapRule.credits and not self.needs_targets
+
+    @property
     def further_passes(self) -> int:
         """Forward passes that a step takes beside the one that learns, where it probes."""
         if self.probe is None or self.probe.derivative == "forward-ad":

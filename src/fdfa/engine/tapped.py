@@ -125,6 +125,19 @@ class TappedEstimator(TapRule):
         """
         return self._cut(args, kwargs).plan
 
+    def known_plan(self, *args: Any, **kwargs: Any) -> TapPlan | None:
+        """The plan for inputs like these, if it is known already; nothing is run or made.
+
+        Args:
+            *args: positional arguments of the model.
+            **kwargs: keyword arguments of the model.
+
+        Returns:
+            What :meth:`plan` would; None where it would have to look.
+        """
+        cut = self._cuts.get(self._structure(args, kwargs))
+        return None if cut is None else cut.plan
+
     def compile(self, **options: Any) -> None:
         """Compile the cut forward pass with ``torch.compile``; probes are still drawn outside it.
 
@@ -230,12 +243,16 @@ class TappedEstimator(TapRule):
 
     def _cut(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CutModels:
         """The model cut for inputs like these, from memory where they were met before."""
-        key = (signature(args), signature(kwargs), fingerprint(self.model))
+        key = self._structure(args, kwargs)
         if key not in self._cuts:
             if len(self._cuts) >= _CUTS_KEPT:
                 self._cuts.clear()
             self._cuts[key] = self._make_cut(args, kwargs)
         return self._cuts[key]
+
+    def _structure(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """All that a plan depends on."""
+        return signature(args), signature(kwargs), fingerprint(self.model)
 
     def _make_cut(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CutModels:
         refuse_compiled(self.model)

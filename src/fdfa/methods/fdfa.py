@@ -155,6 +155,11 @@ class FDFA(TappedEstimator):
         else:
             self.coefficient = 1.0 if running else float(coefficient)
 
+    @property
+    def direct_feedback(self) -> bool:
+        """Whether the credit is ``e B_l`` alone: not where it is unbiased by the probe."""
+        return not self.probed_credit
+
     def credits(self, e: Tensor, lesson: Lesson) -> Payer:
         """``e B_l``, or with the probe the unbiased form; see the class."""
         direct = super().credits(e, lesson)
