@@ -58,6 +58,7 @@ ANSWERS = {
         *("--steps", "4", "--seeds", "1", "--out", "runs/new"),
     ],
     "evaluate": ["evaluate", "runs/first"],
+    "report": ["report", "runs/compared", "runs/first", "-o", "page.html", "--overwrite"],
     "evaluate-validation": ["evaluate", "runs/first", "--part", "validation"],
 }
 COMPLAINTS = {
@@ -91,6 +92,9 @@ COMPLAINTS = {
     "no-run-to-evaluate": ["evaluate", "others"],
     "run-is-missing": ["resume"],
     "evaluate-a-comparison": ["evaluate", "runs/compared"],
+    "report-of-no-run": ["report", "others", "-o", "others.html"],
+    "report-over-something-else": ["report", "runs/first", "-o", "others/notes.txt", "--overwrite"],
+    "report-without-a-file": ["report", "runs/first"],
     "config-of-the-other-command": ["train", "--config", "runs/compared"],
     "config-misspelt": ["train", "--config", "others/misspelt.json"],
     "config-is-not-there": ["train", "--config", "others/config.json"],
@@ -98,7 +102,7 @@ COMPLAINTS = {
     "no-such-device": ["train", "--device", "gpu"],
 }
 # Lines of theirs are longer than 80 columns: a summary, a usage and an answer in one piece.
-TOO_WIDE = ("help", "help-compare", "help-data-verify", "data-verify")
+TOO_WIDE = ("help", "help-compare", "help-report", "help-data-verify", "data-verify")
 # What else than 0 they end with.
 STATUS = {"train-that-fails": 1, "compare-with-a-failure": 1, "data-are-not-there": 1}
 
@@ -163,7 +167,7 @@ def picture(argv: list[str], width: int, place: Path) -> tuple[str, int]:
         texts.append(stream.read())
     assert "\x1b" not in "".join(texts), "colours where there is no terminal"
     measured = (
-        argv[:1] in (["train"], ["compare"], ["resume"], ["evaluate"], ["reproduce"])
+        argv[:1] in (["train"], ["compare"], ["resume"], ["evaluate"], ["reproduce"], ["report"])
         and "--help" not in argv
     )
     parts = [f"$ fdfa {' '.join(argv)}  # status {status}"]

@@ -29,6 +29,10 @@ def every_answer(made: Path) -> dict[str, list[str]]:
         "resume a run": ["resume", str(made / "run")],
         "resume a comparison": ["resume", str(made / "comparison")],
         "evaluate": ["evaluate", str(made / "run")],
+        "report": [
+            *("report", str(made / "comparison"), str(made / "run")),
+            *("-o", str(made / "page.html"), "--overwrite"),
+        ],
         "explain": ["explain", "--model-options", "width=8"],
         "methods": ["methods"],
         "models": ["models"],
@@ -47,6 +51,7 @@ CALLS = {
     "compare": ("fdfa.studies.compare.compare", "fdfa.cli.training.compare"),
     "resume": ("fdfa.studies.resume.resume", "fdfa.cli.training.resume"),
     "evaluate": ("fdfa.studies.evaluate.evaluate_run", "fdfa.cli.training.evaluate_run"),
+    "report": ("fdfa.studies.page.write_page", "fdfa.cli.reporting.write_page"),
     "explain": ("fdfa.studies.preview.preview", "fdfa.cli.looking.preview"),
     "methods": ("fdfa.methods", "fdfa.cli.looking.methods"),
     "models": ("fdfa.models.networks", "fdfa.cli.looking.networks"),

@@ -16,6 +16,7 @@ from tests.errors.feedback_weight_cases import FEEDBACK_WEIGHT_CASES
 from tests.errors.folder_cases import FOLDER_CASES
 from tests.errors.local_cases import LOCAL_CASES
 from tests.errors.models_cases import MODELS_CASES
+from tests.errors.page_cases import PAGE_CASES
 from tests.errors.perturbation_cases import PERTURBATION_CASES
 from tests.errors.provoke import Case
 from tests.errors.resume_cases import RESUME_CASES
@@ -32,7 +33,7 @@ AREAS: Final[dict[str, list[Case]]] = {
     "data": [*DATA_SET_CASES, *DATA_OWN_CASES, *DATA_DOWNLOAD_CASES],
     "models": MODELS_CASES,
     "training": [*TRAINING_CASES, *RESUME_CASES, *CHECKPOINT_CASES],
-    "studies": [*STUDIES_CASES, *FOLDER_CASES],
+    "studies": [*STUDIES_CASES, *FOLDER_CASES, *PAGE_CASES],
     "cli": CLI_CASES,
     "diagnostics": DIAGNOSTICS_CASES,
     # beside those of tests/engine, whose texts stand in errors.json
@@ -58,6 +59,7 @@ _HOMES: Final = {
     "training": "training/",
     "models": "models/",
     "folder": "studies/run_folder studies/records studies/resume studies/saved_options",
+    "page": "studies/page/",
     "studies": "studies/",
     "cli": "cli/",
     "diagnostics": "diagnostics/",

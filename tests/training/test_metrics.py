@@ -85,6 +85,9 @@ def test_lines_hold_what_was_measured_exactly(tmp_path: pathlib.Path) -> None:
         for result in results
     ]
     timings = lines(tmp_path, "timings.jsonl")
+    assert all(
+        line.pop("peak_memory", 0) != 0 for line in timings
+    )  # tests/training/test_peak_memory
     assert timings == [{"epoch": r.epoch, "seconds": r.seconds} for r in results]
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from fdfa.cli.command import first_line
 from fdfa.cli.data_sets import ACTIONS, Data
 from fdfa.cli.looking import Explain, Methods, Models
+from fdfa.cli.reporting import Report
 from fdfa.cli.reproducing import REPRODUCED, Reproduce
 from fdfa.cli.training import Compare, Evaluate, Resume, Train
 from fdfa.errors import ConfigError, unknown_name
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Any] = {
     "compare": Compare,
     "resume": Resume,
     "evaluate": Evaluate,
+    "report": Report,
     "explain": Explain,
     "methods": Methods,
     "models": Models,

@@ -42,7 +42,7 @@ from fdfa.training.atomic import write_file
 from fdfa.training.contents import check_tensors, tensor_bytes
 from fdfa.training.metrics import METRICS, STEPS, TIMINGS
 
-__all__ = ["Run", "StudyObserver", "perform", "recall", "weight_matrices"]
+__all__ = ["Run", "StudyObserver", "perform", "recall", "result_of", "weight_matrices"]
 
 # Enough for a steady cosine, few enough to cost nothing beside an epoch.
 _ALIGNMENT_EXAMPLES = 256
@@ -192,6 +192,24 @@ def recall(folder: RunFolder) -> Run | None:
     Raises:
         ConfigError: if ``results.json`` is damaged.
     """
+    run = result_of(folder)
+    if run is None:
+        return None
+    return dataclasses.replace(run, epochs=tuple(_epochs_before(folder, math.inf)))
+
+
+def result_of(folder: RunFolder) -> Run | None:
+    """What ``results.json`` holds of a run.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        The run without its epochs; None if it is not finished.
+
+    Raises:
+        ConfigError: if the file is damaged.
+    """
     content = folder.read_json("results.json")
     if content is None:
         return None
@@ -199,10 +217,7 @@ def recall(folder: RunFolder) -> Run | None:
     parts = content if isinstance(content, dict) else {}
     if not (isinstance(parts.get("run"), dict) and isinstance(parts.get("parameters"), int)):
         raise ConfigError(f"{where} is not what a run writes. Remove it and resume the run.")
-    run = {**content["run"], "epochs": []}
-    return dataclasses.replace(
-        from_json(Run, run, where=where), epochs=tuple(_epochs_before(folder, math.inf))
-    )
+    return from_json(Run, {**content["run"], "epochs": []}, where=where)
 
 
 def _records(

@@ -7,6 +7,7 @@ import os
 
 from fdfa.training.callbacks import EpochResult, StepResult, check_every_steps
 from fdfa.training.line_files import LineFiles
+from fdfa.training.peak_memory import count_peak_anew, peak_memory
 from fdfa.training.trainer import Trainer
 
 __all__ = ["METRICS", "STEPS", "TIMINGS", "MetricsLog"]
@@ -20,8 +21,9 @@ class MetricsLog(LineFiles):
     """Writes one line an epoch, and one every so many steps on demand.
 
     ``metrics.jsonl`` holds what comes again bit for bit when the training is repeated or resumed;
-    wall times, which never do, stand in ``timings.jsonl``. A resumed training first takes back the
-    lines that were written after its checkpoint. Only the first of several processes writes.
+    wall times and peak memory, which never do, stand in ``timings.jsonl``. A resumed training first
+    takes back the lines that were written after its checkpoint. Only the first of several processes
+    writes.
 
     Args:
         folder: where the files lie; it must be there.
@@ -51,6 +53,16 @@ class MetricsLog(LineFiles):
         super().__init__(folder, names)
         self.every_steps = every_steps
 
+    def training_started(self, trainer: Trainer) -> None:
+        """As the files of lines do; the peak of memory is counted from here.
+
+        Args:
+            trainer: what trains.
+        """
+        super().training_started(trainer)
+        if trainer.processes.first:
+            count_peak_anew(trainer.learning.device)
+
     def step_finished(self, trainer: Trainer, result: StepResult) -> None:
         """Write a line if one is due.
 
@@ -77,4 +89,5 @@ class MetricsLog(LineFiles):
         line = dataclasses.asdict(result)
         seconds = line.pop("seconds")
         self.append(trainer, METRICS, line)
-        self.append(trainer, TIMINGS, {"epoch": result.epoch, "seconds": seconds})
+        measured = {"seconds": seconds, "peak_memory": peak_memory(trainer.learning.device)}
+        self.append(trainer, TIMINGS, {"epoch": result.epoch, **measured})
