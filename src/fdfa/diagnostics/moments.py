@@ -216,4 +216,4 @@ class DrawSums:
 
 
 def _clipped(cosine: float) -> float:
-    return max(-1.0, min(1.0, cosine))
+    return min(max(cosine, -1.0), 1.0)  # in this order NaN stays NaN
