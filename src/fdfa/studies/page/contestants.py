@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fdfa.studies.page.flat import differing, in_words
+from fdfa.studies.page.flat import absent_somewhere, differing, in_words
 from fdfa.studies.page.found_runs import DataSet, FoundRun
 
 __all__ = ["Contestant", "contestants", "data_names", "known_matrices"]
@@ -149,10 +149,11 @@ def _names(runs: Sequence[FoundRun], data: Mapping[DataSet, str]) -> list[str]:
         words = []
         if len({each.data for each in alike}) > 1:
             words.append(data[run.data])
-        apart = differing([_learned_from(each) for each in alike])
+        settings = [_learned_from(each) for each in alike]
+        apart = (*differing(settings), *absent_somewhere(settings))
         words += [
             f"{name.rpartition('.')[2]}={in_words(run.settings[name])}"
-            for name in apart
+            for name in dict.fromkeys(apart)
             if name in run.settings and not name.startswith("task.data")
         ]
         told = f"{run.method} ({', '.join(words)})" if words else run.method

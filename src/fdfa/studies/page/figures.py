@@ -13,10 +13,11 @@ from fdfa.errors import ConfigError
 from fdfa.studies.page.curves import Chart, Curve, Point
 from fdfa.studies.plots import COLOURS, STYLES
 
-__all__ = ["check_plotly", "figure_of", "plotly_source", "sample_of"]
+__all__ = ["check_plotly", "figure_of", "plotly_source"]
 
 _MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
 _MOST_MARKED = 40  # points of a curve; more would run into one another
+_MOST_COUNTED = 12  # epochs; of more, not each has its number
 _WIDTH = 2
 
 
@@ -73,25 +74,32 @@ def figure_of(chart: Chart, names: Sequence[str]) -> dict[str, Any]:
                 meta=curve.contestant,
             )
     for curve in chart.curves:  # lines lie above all bands
-        figure.add_scatter(**_line(chart, curve, html.escape(names[curve.contestant])))
+        figure.add_scatter(**_line(chart, curve, _as_it_is(names[curve.contestant])))
     figure.update_layout(
         template="none",
-        height=400,
         margin={"l": 64, "r": 12, "t": 12, "b": 56},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         dragmode=False,  # a finger that moves over a figure moves the page
         hovermode="closest",
         showlegend=True,
-        legend={"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0, "itemclick": False},
+        legend={
+            "orientation": "h",
+            "y": -0.22,
+            "yanchor": "top",
+            "x": 0,
+            "maxheight": 10_000,  # pixels: the page makes room for all of it
+            "itemclick": False,  # one switch a contestant, for all figures, above them
+            "itemdoubleclick": False,
+        },
     )
-    figure.update_layout(legend_itemdoubleclick=False)
     figure.update_xaxes(title={"text": chart.x, "standoff": 6}, automargin=True, zeroline=False)
     figure.update_yaxes(title={"text": chart.y, "standoff": 6}, automargin=True, zeroline=False)
     if chart.named:
         figure.update_xaxes(type="category")
     elif chart.x == "epoch":
-        figure.update_xaxes(tickformat="d", rangemode="normal", minallowed=0)
+        last = max(float(point.x) for curve in chart.curves for point in curve.points)
+        figure.update_xaxes(tickformat="d", dtick=1 if last <= _MOST_COUNTED else None)
     elif chart.x == "optimiser step":
         figure.update_xaxes(rangemode="tozero")
     if chart.logarithmic:
@@ -99,18 +107,6 @@ def figure_of(chart: Chart, names: Sequence[str]) -> dict[str, Any]:
         figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     content: dict[str, Any] = json.loads(figure.to_json())
     return content
-
-
-def sample_of(contestant: int) -> dict[str, str]:
-    """How a contestant's curves look, for a legend.
-
-    Args:
-        contestant: its place.
-
-    Returns:
-        Colour and dashes.
-    """
-    return {"colour": COLOURS[contestant % len(COLOURS)], "dash": _dash(contestant)}
 
 
 def _line(chart: Chart, curve: Curve, name: str) -> dict[str, Any]:
@@ -144,8 +140,13 @@ def _ticks(chart: Chart) -> list[float]:
     return [step * 10.0**power for power in powers for step in steps]
 
 
+def _as_it_is(text: str) -> str:
+    """Plotly reads HTML and templates in names: neither shall be found in this one."""
+    return html.escape(text).replace("%{", "%&#123;")
+
+
 def _x(point: Point) -> float | str:
-    return html.escape(point.x) if isinstance(point.x, str) else point.x
+    return _as_it_is(point.x) if isinstance(point.x, str) else point.x
 
 
 def _told(point: Point, form: str) -> str:

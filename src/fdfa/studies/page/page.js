@@ -11,20 +11,31 @@
   };
 
   function traces(figure) {
+    const banded = boxes.filter((box) => box.checked).length <= page.most_bands;
     return figure.data.map((trace) => {
       const colour = colourOf(trace.meta);
-      const drawn = { ...trace, visible: boxes[trace.meta].checked };
+      const drawn = { ...trace, visible: boxes[trace.meta].checked && (banded || !trace.fill) };
       if (trace.fill) return { ...drawn, fillcolor: colour };
       return { ...drawn, line: { ...trace.line, color: colour }, marker: { ...trace.marker, color: colour } };
     });
   }
 
-  function layout(figure) {
+  // The legend stands below the curves, in as many columns as there is room for, and takes no
+  // height from them.
+  function heightOf(figure, width) {
+    const names = figure.data.filter((trace) => trace.name).map((trace) => trace.name.length);
+    const columns = Math.max(1, Math.floor((width - 80) / (7.5 * Math.max(...names) + 45)));
+    return 310 + 20 * Math.ceil(names.length / columns);
+  }
+
+  function layout(figure, width) {
     const style = getComputedStyle(document.documentElement);
     const [text, ground, line] = ["--text", "--ground", "--line"].map((name) => style.getPropertyValue(name).trim());
     const axis = { gridcolor: line, linecolor: text, tickcolor: text };
     return {
       ...figure.layout,
+      width,
+      height: heightOf(figure, width),
       font: { color: text, family: getComputedStyle(document.body).fontFamily, size: 13 },
       xaxis: { ...figure.layout.xaxis, ...axis },
       yaxis: { ...figure.layout.yaxis, ...axis },
@@ -38,7 +49,7 @@
     }
     for (const place of document.querySelectorAll(".plot")) {
       const figure = page.figures[place.dataset.figure];
-      Plotly.react(place, traces(figure), layout(figure), { responsive: true, displayModeBar: false });
+      Plotly.react(place, traces(figure), layout(figure, place.clientWidth), { displayModeBar: false });
     }
   }
 
@@ -72,5 +83,10 @@
     });
   }
   dark.addEventListener("change", draw);
+  let due = 0;
+  addEventListener("resize", () => {
+    cancelAnimationFrame(due);
+    due = requestAnimationFrame(draw);
+  });
   draw();
 })();

@@ -24,6 +24,7 @@ __all__ = ["PageReport", "write_page"]
 
 # On a dark ground black turns white; the others stand out from both.
 _DARK = tuple("#FFFFFF" if colour == "#000000" else colour for colour in COLOURS)
+_MOST_BANDS = 8  # more of them at once are one grey
 _HEAD = 4096  # bytes of a page, within which it says whose it is
 
 
@@ -110,6 +111,7 @@ def write_page(
         _body(entries, judged, drawn, notes),
         {
             "colours": {"light": COLOURS, "dark": _DARK},
+            "most_bands": _MOST_BANDS,
             "figures": {chart.key: figures.figure_of(chart, names) for chart in drawn},
         },
         figures.plotly_source(),
@@ -233,8 +235,9 @@ _COSTS = (
 )
 _CURVES = (
     "A line is the mean over the seeds, the band reaches from the lowest to the highest run; a "
-    "single run has no band. Where a run ended early, the mean goes on with the others: n, in the "
-    "numbers of each figure, says how many."
+    f"single run has no band, and while more than {_MOST_BANDS} contestants are shown, none has. "
+    "Where a run ended early, the mean goes on with the others: n, in the numbers of each figure, "
+    "says how many."
 )
 
 
