@@ -17,6 +17,8 @@ from fdfa.diagnostics.moments import DrawSums, Moments
 
 __all__ = ["ComponentMoments", "GradientMoments"]
 
+_IN_CACHE = 2**14
+
 
 @dataclasses.dataclass(frozen=True)
 class ComponentMoments:
@@ -103,7 +105,7 @@ class GradientMoments:
             Whether it was taken: a draw with a NaN or an infinity anywhere is counted in
             ``non_finite`` and left out.
         """
-        if not all(bool(torch.isfinite(draw[name]).all()) for name in self._vectors):
+        if not all(_finite(draw[name]) for name in self._vectors):
             self.non_finite += 1
             return False
         self.draws += 1
@@ -165,33 +167,44 @@ class _Vector:
         self.square = self._exact.double().square().sum().item()
         self._mean = torch.zeros_like(self._exact, dtype=torch.float64)  # of all whole pairs
         self._pairs = 0
-        self._waiting: Tensor | None = None  # the first draw of a pair
-        self._difference: Tensor | None = None  # of the pair before
+        self._half = False  # whether a draw waits for the second one of its pair
+        self._waiting = torch.zeros_like(self._exact)  # that draw
+        self._difference = torch.zeros_like(self._exact)  # of the pair before
         self._components = _Components(self._mean) if components else None
+        # on a CPU in pieces that stay in its cache: each is read many times
+        step = _IN_CACHE if self._exact.device.type == "cpu" else max(self.size, 1)
+        self._pieces = [slice(k, k + step) for k in range(0, max(self.size, 1), step)]
 
     def take(self, draw: Tensor) -> list[float]:
         """x.x, x.g, |x-g|^2; of a whole pair also what :meth:`DrawSums.take_pair` asks for."""
-        x, g, m = _flat(draw.detach()).double(), self._exact.double(), self._mean
+        flat = _flat(draw.detach())
+        if self._components is not None:
+            self._components.draws += 1
+        self._pairs += self._half
+        products = [self._take(flat[piece].double(), piece) for piece in self._pieces]
+        self._half = not self._half
+        return torch.stack(products).sum(0).tolist()
+
+    def _take(self, x: Tensor, piece: slice) -> Tensor:
+        g, m, waiting = self._exact[piece].double(), self._mean[piece], self._waiting[piece]
         products = [x.dot(x), x.dot(g), (x - g).square().sum()]
         if self._components is not None:
-            self._components.take(x)
-        if self._waiting is None:
-            self._waiting = _flat(draw.detach().clone())
-            return torch.stack(products).tolist()
-        first, self._waiting = self._waiting.double(), None
+            self._components.take(x, piece)
+        if not self._half:
+            waiting.copy_(x)
+            return torch.stack(products)
+        first, difference = waiting.double(), self._difference[piece]
         D, s = first - x, (first + x) / 2 - m
-        before = torch.zeros_like(D) if self._difference is None else self._difference.double()
         products += [D.dot(D), s.dot(s), s.dot(D), D.dot(m), D.dot(g), m.dot(m), m.dot(g)]
-        products.append(D.dot(before))
-        self._difference = D.to(self._exact.dtype)
-        self._pairs += 1
-        self._mean += s / self._pairs
-        return torch.stack(products).tolist()
+        products.append(D.dot(difference.double()))
+        difference.copy_(D)
+        m.add_(s, alpha=1 / self._pairs)
+        return torch.stack(products)
 
     def close(self) -> tuple[float, float, float, float]:
         """|m|^2, |m-g|^2, m.g and what a draw without a partner adds to the squares, as of now."""
         m, g, left_over = self._mean, self._exact.double(), torch.zeros(())
-        if self._waiting is not None:
+        if self._half:
             step, r = self._waiting.double() - m, 2 * self._pairs
             m, left_over = m + step / (r + 1), step.square().sum() * (r / (r + 1))
         a, b, c = torch.stack([m.dot(m), (m - g).square().sum(), m.dot(g)]).tolist()
@@ -210,24 +223,28 @@ class _Components:
     """Mean and sums of central powers of every component, draw by draw (Pébay 2008)."""
 
     def __init__(self, like: Tensor) -> None:
-        self._draws = 0
+        self.draws = 0
         self._mean, self._second, self._third, self._fourth = (
             torch.zeros_like(like) for _ in range(4)
         )
 
-    def take(self, x: Tensor) -> None:
-        n = self._draws = self._draws + 1
-        step = x - self._mean
+    def take(self, x: Tensor, piece: slice) -> None:
+        n = self.draws
+        mean, M2, M3, M4 = (
+            sums[piece] for sums in (self._mean, self._second, self._third, self._fourth)
+        )
+        step = x - mean
         a = step / n
-        second = step * a * (n - 1)
-        self._fourth += second * a.square() * (n * n - 3 * n + 3)
-        self._fourth += 6 * a.square() * self._second - 4 * a * self._third
-        self._third += second * a * (n - 2) - 3 * a * self._second
-        self._second += second
-        self._mean += a
+        square = a.square()
+        second = step.mul_(a).mul_(n - 1)
+        M4.add_(second * square, alpha=n * n - 3 * n + 3).addcmul_(square, M2, value=6)
+        M4.addcmul_(a, M3, value=-4)
+        M3.addcmul_(second, a, value=n - 2).addcmul_(a, M2, value=-3)
+        M2 += second
+        mean += a
 
     def moments(self, exact: Tensor, shape: torch.Size) -> ComponentMoments:
-        n = self._draws
+        n = self.draws
         variance = self._second / (n - 1) if n > 1 else self._second * math.nan
         fourth = self._fourth / max(n, 1)
         error = (fourth - variance.square() * ((n - 3) / max(n - 1, 1))) / max(n, 1)
@@ -238,6 +255,11 @@ class _Components:
             variance_error=error.clamp(min=0).view(shape),
             draws=n,
         )
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether every component is; nothing that is not can hide in a sum that is."""
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
 def _flat(tensor: Tensor) -> Tensor:
