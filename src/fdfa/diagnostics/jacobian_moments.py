@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fdfa.diagnostics.jacobians import OpenTaps, OwnBlocks
+from fdfa.engine.probes import generator_for
 
 __all__ = ["JacobianMoments", "measure_moments"]
 
@@ -65,13 +66,16 @@ class JacobianMoments:
         )
 
 
-def measure_moments(taps: OpenTaps, e: Tensor, *, exact: bool) -> list[JacobianMoments]:
+def measure_moments(
+    taps: OpenTaps, e: Tensor, *, exact: bool, seed: int = 0
+) -> list[JacobianMoments]:
     """The moments at every tap, of the samples chosen.
 
     Args:
         taps: the pass.
         e: the output error of the chosen samples (samples, K).
         exact: where samples meet, take every sample's own block exactly; else by random signs.
+        seed: of these.
 
     Returns:
         One a tap.
@@ -83,7 +87,7 @@ def measure_moments(taps: OpenTaps, e: Tensor, *, exact: bool) -> list[JacobianM
     means = [[e.new_zeros(K, n, dtype=wide) for _ in range(times)] for n in taps.units]
     credits = [[e.new_empty(samples, n, dtype=wide) for _ in range(times)] for n in taps.units]
     squares = [e.new_zeros(2, K, K, dtype=torch.float64) for _ in taps.units]
-    for blocks in _measured(taps, drawn):
+    for blocks in _measured(taps, seed if drawn else None):
         tap, rows = blocks[0].tap, blocks[0].rows
         own = [block.own.to(wide) for block in blocks]
         for place, one in enumerate(own):
@@ -110,11 +114,11 @@ def symmetric_product(a: Tensor, b: Tensor) -> Tensor:
     return (product + product.T) / 2
 
 
-def _measured(taps: OpenTaps, drawn: bool) -> Iterator[tuple[OwnBlocks, ...]]:
+def _measured(taps: OpenTaps, seed: int | None) -> Iterator[tuple[OwnBlocks, ...]]:
     """Pieces of the own blocks, two independent ones of each where they are drawn."""
-    if not drawn:
+    if seed is None:
         for block in taps.own_blocks():
             yield (block,)
         return
-    generators = (torch.Generator().manual_seed(seed) for seed in (1, 2))
+    generators = [generator_for(torch.device("cpu"), seed, place) for place in range(2)]
     yield from zip(*map(taps.drawn_blocks, generators), strict=True)

@@ -210,8 +210,10 @@ class OpenTaps:
         for taps in self._tap_groups(len(self.y)):
             found = self._derivatives(taps, self.chosen, signs)
             for tap, whole in zip(taps, found, strict=True):
-                own = whole[:, self.chosen] * signs[:, None]
-                yield OwnBlocks(tap, slice(0, len(self.chosen)), own, _products_of(whole))
+                reach = _products_of(whole)
+                own = whole if len(self.chosen) == len(self.y) else whole[:, self.chosen]
+                rows = slice(0, len(self.chosen))
+                yield OwnBlocks(tap, rows, own * signs[:, None], reach)
 
     def _apart(self) -> Iterator[OwnBlocks]:
         """Own blocks where samples do not meet: all rows come out of the same backward passes."""
@@ -221,7 +223,8 @@ class OpenTaps:
             for start in range(0, len(self.chosen), step):
                 rows = slice(start, min(start + step, len(self.chosen)))
                 group = self.chosen[rows]
-                found = self._derivatives(taps, group, kept=group)
+                kept = None if len(group) == len(self.y) else group
+                found = self._derivatives(taps, group, kept=kept)
                 for tap, own in zip(taps, found, strict=True):
                     yield OwnBlocks(tap, rows, own, _products_of(own))
 
@@ -235,17 +238,18 @@ class OpenTaps:
         """For each tap the derivatives (K, kept, |h|) of the sum of the group's outputs."""
         K, N = self.outputs, len(self.y)
         offsets = [self._offsets[tap] for tap in taps]
-        rows = N if kept is None else len(kept)
-        found = [self.y.new_empty(K, rows, self.units[tap]) for tap in taps]
         step = max(1, min(K, self._at_once // (N * sum(self.units))))
+        parts = []
         for start in range(0, K, step):
             ks = torch.arange(start, min(start + step, K), device=self.y.device)
             weights = self.y.new_zeros(len(ks), N, K)
             places = (ks - start)[:, None], group[None], ks[:, None]
             weights[places] = self.y.new_ones(len(group)) if signs is None else signs
-            for whole, part in zip(found, self._products(weights, offsets), strict=True):
-                whole[ks] = part if kept is None else part[:, kept]
-        return found
+            part = self._products(weights, offsets)
+            parts.append(part if kept is None else [whole[:, kept] for whole in part])
+        return (
+            parts[0] if len(parts) == 1 else [torch.cat(each) for each in zip(*parts, strict=True)]
+        )
 
     def _products(self, weights: Tensor, offsets: Sequence[Tensor]) -> list[Tensor]:
         """Derivatives of weighted sums of outputs: (c, N, K) gives (c, N, |h|) a tap."""
