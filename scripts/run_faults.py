@@ -7,6 +7,7 @@ from fault import Fault
 __all__ = ["RUN_FAULTS"]
 
 RESUME = "tests/training/test_resume.py::test_cut_at_every_step"
+LAWS = "tests/studies/test_variance_laws.py"
 BY_HAND = "tests/training/test_trainer_by_hand.py"
 
 RUN_FAULTS = (
@@ -144,5 +145,26 @@ RUN_FAULTS = (
         "self.least <= self.found <= self.most",
         "self.least <= self.found",
         ("tests/studies/test_reproduce.py::TestExpectation::test_it_is_met_within_its_limits",),
+    ),
+    Fault(
+        "FDFA's variance in theory lacks each unit's own share",
+        "studies/reproduce/variance/laws.py",
+        "scale * (shared + _by_unit(h.jacobian))",
+        "scale * shared.expand(h.jacobian.shape[2], -1, -1)",
+        (f"{LAWS}::test_every_component_of_a_linear_network_obeys_the_bound",),
+    ),
+    Fault(
+        "in theory an innovation takes all samples' Jacobians for one",
+        "studies/reproduce/variance/laws.py",
+        "noise = shared + (a / N) ** 2 * _by_unit(spread)",
+        "noise = 0 * shared",
+        (f"{LAWS}::test_naive_draws_have_the_mean_and_the_variance",),
+    ),
+    Fault(
+        "errors of a chain forget its memory",
+        "studies/reproduce/variance/draws.py",
+        "len(values) * (1 - correlation) / (1 + correlation)",
+        "len(values)",
+        ("tests/studies/test_variance.py::TestBands::test_errors_of_a_chain_count_its_memory",),
     ),
 )

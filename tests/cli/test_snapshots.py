@@ -102,7 +102,10 @@ COMPLAINTS = {
     "no-such-device": ["train", "--device", "gpu"],
 }
 # Lines of theirs are longer than 80 columns: a summary, a usage and an answer in one piece.
-TOO_WIDE = ("help", "help-compare", "help-report", "help-data-verify", "data-verify")
+TOO_WIDE = (
+    *("help", "help-compare", "help-report", "help-reproduce"),
+    *("help-data-verify", "data-verify"),
+)
 # What else than 0 they end with.
 STATUS = {"train-that-fails": 1, "compare-with-a-failure": 1, "data-are-not-there": 1}
 

@@ -25,6 +25,7 @@ from fdfa.studies.preview import PreviewConfig, preview
 from fdfa.studies.reproduce import reproduce
 from fdfa.studies.reproduce.low_dimensional_feedback import LowDimensionalFeedbackSettings
 from fdfa.studies.reproduce.multi_tangent import MultiTangentSettings
+from fdfa.studies.reproduce.variance import VarianceSettings
 from fdfa.studies.scoring import score_on
 from fdfa.studies.setup import Diagnose, Machine, Records, TrainConfig
 from fdfa.studies.task import Task, load_data, model_options, resolved
@@ -116,6 +117,9 @@ SETUPS = [
     _refused("settings of another reproduction", lambda: reproduce("multi-tangent", Task())),
     _refused("an unknown part of a reproduction", lambda: MultiTangentSettings(parts=("cube",))),
     _refused("no ranks", lambda: LowDimensionalFeedbackSettings(ranks=())),
+    _refused("no widths", lambda: VarianceSettings(widths=())),
+    _refused("an unknown kind of network", lambda: VarianceSettings(networks=("rleu",))),
+    _refused("an average that is none", lambda: VarianceSettings(feedback_rate=1.0)),
     _refused("all beside another method", lambda: CompareConfig(methods=("all", "dfa"))),
     _refused(
         "a share of the rate under two names",

@@ -14,10 +14,13 @@ import pytest
 from rich.console import Console
 
 from fdfa.errors import ConfigError
+from fdfa.studies.plots import COLOURS
 from fdfa.studies.reproduce import multi_tangent_findings, reproduce, reproductions
 from fdfa.studies.reproduce.findings import Expectation, Findings, Units
 from fdfa.studies.reproduce.multi_tangent import MultiTangentSettings
+from fdfa.studies.reproduce.pictures import Panel, write_panels
 from fdfa.studies.reproduce.report import findings_report
+from fdfa.studies.run_folder import RunFolder
 
 SPHERE = MultiTangentSettings(parts=("sphere",), dimensions=24, steps=40, seeds=2)
 
@@ -186,6 +189,28 @@ def test_grids_hold_what_was_measured() -> None:
     (grid,) = found.grids
     values = [found.units[f"sphere, k = 1, seed {seed}"]["value"] for seed in (0, 1)]
     assert ("k = 1", f"{statistics.fmean(values):.6g}") in [tuple(row) for row in grid.rows]
+
+
+def test_points_stand_beside_lines(tmp_path: Path) -> None:
+    """Each in the colour of its line, with its error bar and its name; some stand alone."""
+    panel = Panel(
+        "a panel",
+        "x",
+        "y",
+        {"theory": [(1.0, 2.0), (2.0, 4.0)]},
+        log_x=True,
+        points={"theory": [(1.0, 2.1, 1.9, 2.4)], "alone": [(2.0, 3.0, 3.0, 3.0)]},
+        legend_below=True,
+    )
+    with RunFolder.fresh(tmp_path / "run") as folder:
+        assert write_panels([panel], folder, title="a picture") == ()
+    picture = (tmp_path / "run" / "reproduction.svg").read_text(encoding="utf-8")
+    for name in ("theory", "alone"):
+        assert picture.count(f">{name}</text>") == 1
+    # lines, bars and markers of the two names
+    assert picture.lower().count(COLOURS[0].lower()) > 3
+    assert picture.lower().count(COLOURS[1].lower()) > 2
+    assert COLOURS[2].lower() not in picture.lower()
 
 
 def test_each_reproduction_says_what_it_is() -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "STYLES", "learning_curves", "write_learning_curves"]
+__all__ = ["COLOURS", "MARKERS", "STYLES", "learning_curves", "write_learning_curves"]
 
 # The colours of Okabe & Ito, told apart by all kinds of colour vision; yellow is too light for a
 # line. Line styles say the same once more, for a print in black and white.
@@ -29,6 +29,7 @@ STYLES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
     (0, (6, 2, 1, 2)),
     (0, (8, 2)),
 )
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 _LEGEND_INSIDE = 7
 _LEGEND_COLUMNS = 5

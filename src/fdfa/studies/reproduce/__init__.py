@@ -14,6 +14,7 @@ from fdfa.studies.reproduce import (
     low_dimensional_feedback,
     multi_tangent,
     multi_tangent_findings,
+    variance,
 )
 from fdfa.studies.reproduce.findings import Expectation, Findings, Grid, Units
 from fdfa.studies.reproduce.pictures import Panel, write_panels
@@ -67,6 +68,16 @@ _REGISTRY = (
         low_dimensional_feedback.expectations,
         low_dimensional_feedback.grids,
         low_dimensional_feedback.panels,
+    ),
+    Reproduction(
+        "variance",
+        "the variance of gradient estimates by width and depth, beside exact theory",
+        "Bacho & Chu 2024, arXiv:2212.07282",
+        variance.VarianceSettings,
+        variance.measure,
+        variance.expectations,
+        variance.grids,
+        variance.panels,
     ),
 )
 
