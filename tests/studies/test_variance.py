@@ -240,12 +240,15 @@ class TestBands:
 @pytest.mark.parametrize("kind", ["linear", "relu"])
 @pytest.mark.parametrize("rule", RULES)
 def test_the_librarys_own_rules_at_20_000_draws(rule: str, kind: Any) -> None:
-    """Every total and every layer within 4 standard errors, and a law 10 % off outside."""
+    """Every total and layer within 4 standard errors, and a law that is 20 % off outside.
+
+    Of the momentum 5,000 draws' worth, of the innovation 1,250 learners.
+    """
     settings = dataclasses.replace(SMALL, draws=20_000, feedback_rate=0.5, batch=4)
     case = Case(settings, Place("digits", kind, 4, 2), fdfa.data.load("digits"))
     unit = case.measured(rule)
     four = 0.99993666  # of a normal distribution
     for number in (unit["variance"], unit["slope"], *unit["layers"].values()):
         assert share_of_band(number, four) <= 1
-    wrong = {**unit["variance"], "expected": 1.1 * unit["variance"]["expected"]}
+    wrong = {**unit["variance"], "expected": 1.2 * unit["variance"]["expected"]}
     assert share_of_band(wrong, four) > 1

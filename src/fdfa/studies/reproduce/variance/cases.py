@@ -42,7 +42,6 @@ __all__ = ["Case"]
 _WORK = 2**30
 _LEAST_DRAWS, _LEAST_EFFECTIVE, _LEAST_REPLICAS = 32, 24, 12
 _WIDE = 1_000_000  # weights from which float32 will do; below it float64 costs little
-_MOST_PROBES = 64  # before the innovation is looked at
 _LIFETIMES = 68  # of 1/a each: e^-68 is below all rounding
 _DECAYING = 4  # learners whose decay is followed
 
@@ -112,7 +111,7 @@ class Case:
     @property
     def probes(self) -> int:
         """After which the innovation is looked at."""
-        return min(_MOST_PROBES, math.ceil(4 / self.innovation_rate))
+        return min(self.settings.probes, math.ceil(4 / self.innovation_rate))
 
     def _law(self, rule: str) -> laws.Law:
         k = min(self.settings.tangents, self.weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ __all__ = ["grids", "panels"]
 
 Measured = Mapping[str, Any]
 _HEADS = ("FG-W", "FG-A", "momentum", "innov.", "mean", "project.")  # the rules, in short
+_ROUNDING = 1e-12  # of |g|^2: a bias of so little is none
 _FLOOR = 1e-34  # of a decay: nothing but rounding below
 
 
@@ -33,14 +35,20 @@ class _Axis:
     """Networks that differ in one size.
 
     Attributes:
-        title: what they have in common.
+        subject: data and kind of network.
+        common: the other size, which they have in common.
         x: the size in words; depth counts hidden layers.
         places: by size.
     """
 
-    title: str
+    subject: str
+    common: str
     x: str
     places: Mapping[int, Place]
+
+    @property
+    def title(self) -> str:
+        return f"{self.subject}, {self.common}"
 
     def ticks(self) -> tuple[float, ...]:
         return tuple(float(size) for size in self.places)
@@ -59,19 +67,24 @@ def grids(settings: VarianceSettings, units: Measured) -> list[Grid]:
     widths, depths = _by_width(settings), _by_depth(settings)
     found = [_grid(axis, units) for axes in zip(widths, depths, strict=True) for axis in axes]
     for axes in (widths, depths):
+        common, first = axes[0].common, f"FDFA, momentum / FG-A; bound {bound(settings):.3g}"
         heads = (axes[0].x, *(f"{size:,}" for size in axes[0].places))
-        shares = f"FDFA, momentum / FG-A; bound {bound(settings):.3g}"
-        found.append(
-            Grid(shares, heads, [_row(axis, lambda p: ratio(units, p, 0.5)[1]) for axis in axes])
-        )
-        biases = "Squared bias of FDFA, momentum / |g|^2, in theory"
-        of = [_row(axis, lambda p: units[name_of(p, MOMENTUM)]["squared bias"]) for axis in axes]
-        found.append(Grid(biases, heads, of))
+        shares = [_row(axis, lambda place: ratio(units, place, 0.5)[1]) for axis in axes]
+        found.append(Grid(f"{common}: {first}", heads, shares))
+        for rule in (MOMENTUM, INNOVATION):
+            biases = [_row(axis, functools.partial(_bias, units, rule)) for axis in axes]
+            title = f"{common}: squared bias of {rule} / |g|^2, in theory"
+            found.append(Grid(title, heads, biases))
     return found
 
 
 def _row(axis: _Axis, value: Callable[[Place], float]) -> list[str]:
-    return [axis.title, *(f"{value(place):.2g}" for place in axis.places.values())]
+    return [axis.subject, *(f"{value(place):.2g}" for place in axis.places.values())]
+
+
+def _bias(units: Measured, rule: str, place: Place) -> float:
+    bias: float = units[name_of(place, rule)]["squared bias"]
+    return bias if bias > _ROUNDING else 0.0
 
 
 def _by_width(settings: VarianceSettings) -> list[_Axis]:
@@ -81,7 +94,7 @@ def _by_width(settings: VarianceSettings) -> list[_Axis]:
         for kind in settings.networks:
             places = {w: Place(data, kind, w, settings.depth) for w in sorted(settings.widths)}
             first = next(iter(places.values()))
-            axes.append(_Axis(f"{first.subject}, depth {settings.depth}", "width", places))
+            axes.append(_Axis(first.subject, f"depth {settings.depth}", "width", places))
     return axes
 
 
@@ -91,7 +104,7 @@ def _by_depth(settings: VarianceSettings) -> list[_Axis]:
         for kind in settings.networks:
             places = {d: Place(data, kind, settings.width, d) for d in sorted(settings.depths)}
             first = next(iter(places.values()))
-            axes.append(_Axis(f"{first.subject}, width {settings.width}", "depth", places))
+            axes.append(_Axis(first.subject, f"width {settings.width}", "depth", places))
     return axes
 
 
@@ -160,11 +173,11 @@ def _of_ratios(
     lines, points = {}, {}
     for axis in axes:
         shares = {size: ratio(units, place, sure) for size, place in axis.places.items()}
-        lines[axis.title] = [(size, share[0]) for size, share in shares.items()]
-        points[axis.title] = [(size, *share[1:]) for size, share in shares.items()]
+        lines[axis.subject] = [(size, share[0]) for size, share in shares.items()]
+        points[axis.subject] = [(size, *share[1:]) for size, share in shares.items()]
     lines["bound, alpha / (2 - alpha)"] = [(size, bound(settings)) for size in axes[0].places]
     return Panel(
-        f"FDFA, momentum, as a share of FG-A; alpha = {settings.feedback_rate:g}",
+        f"{axes[0].common}: FDFA, momentum / FG-A, alpha = {settings.feedback_rate:g}",
         axes[0].x,
         "ratio of variances",
         lines,

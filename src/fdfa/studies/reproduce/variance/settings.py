@@ -46,6 +46,7 @@ class VarianceSettings:
         depth: hidden layers where widths are compared.
         batch: examples.
         feedback_rate: alpha of FDFA; the innovation takes its fastest rate where that is less.
+        probes: that the innovation takes, at most; 4/alpha where that is less.
         tangents: of the multi-tangent rules.
         draws: gradients of each rule; large networks get fewer, 32 at least.
         seed: of weights and probes.
@@ -67,6 +68,7 @@ class VarianceSettings:
     depth: int = 2
     batch: int = 32
     feedback_rate: float = 0.1
+    probes: int = 64
     tangents: int = 4
     draws: int = 512
     seed: int = 0
@@ -84,6 +86,7 @@ class VarianceSettings:
                 check_whole(name, number, least=1, most=100_000)
         for name in ("width", "depth", "batch"):
             check_whole(name, getattr(self, name), least=1, most=100_000)
+        check_whole("probes", self.probes, least=1, most=1_000_000)
         check_whole("tangents", self.tangents, least=1, most=1000)
         check_whole("draws", self.draws, least=2)
         check_whole("seed", self.seed, least=0, most=MOST_SEED)
