@@ -1,6 +1,6 @@
 """Prints every figure that the project promises, measured here and now.
 
-    python benchmarks/report.py                # all of it (needs MNIST; about nine minutes)
+    python benchmarks/report.py                # all of it (needs MNIST; about eleven minutes)
     python benchmarks/report.py speed memory   # some parts
     FDFA_DATA=/path/to/data python benchmarks/report.py accuracy alignment
 
@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import accuracy
 import cost
+import diagnosis
 import loop
 import memory
 import speed
@@ -33,6 +34,7 @@ PARTS: dict[str, Callable[[], Sequence[Promise]]] = {
     "cost": cost.measure,
     "cost-512": functools.partial(cost.measure, batch=512, rounds=8),
     "loop": loop.measure,
+    "diagnosis": diagnosis.measure,
     "memory": memory.measure,
     "alexnet": memory.measure_alexnet,
 }

@@ -59,15 +59,15 @@ RUN_FAULTS = (
     Fault(
         "a diagnosis leaves a trace in the run",
         "diagnostics/alignment.py",
-        "twin, plain = copy.deepcopy(learner), copy.deepcopy(learner.model)",
-        "twin, plain = learner, learner.model",
+        "twin = copy.deepcopy(learner)",
+        "twin = learner",
         ("tests/diagnostics/test_watch.py",),
     ),
     Fault(
         "lengths in float32, where squares vanish",
         "diagnostics/alignment.py",
-        "x.double().dot(y.double())",
-        "x.dot(y)",
+        "piece.double()",
+        "(piece.square().sqrt() * piece.sign()).double()",
         ("tests/diagnostics/test_watch.py::test_small_and_large_gradients_keep_their_angle",),
     ),
     Fault(
@@ -76,6 +76,27 @@ RUN_FAULTS = (
         "manual_seed(seed))",
         "manual_seed(0))",
         ("tests/studies/test_diagnosis_log.py",),
+    ),
+    Fault(
+        "a damaged line of a diagnosis is not counted",
+        "studies/diagnosis_curves.py",
+        "            damaged += 1\n",
+        "            pass\n",
+        ("tests/studies/test_diagnosis_pictures.py",),
+    ),
+    Fault(
+        "a band around a single seed",
+        "studies/diagnosis_pictures.py",
+        "if band.seeds > 1:",
+        "if band.seeds > 0:",
+        ("tests/studies/test_diagnosis_pictures.py::test_one_seed_has_no_band",),
+    ),
+    Fault(
+        "the plain estimate of CKA, which calls all alike where units are many",
+        "diagnostics/representations.py",
+        "return gram.fill_diagonal_(0)",
+        "return gram",
+        ("tests/diagnostics/test_representations.py",),
     ),
     Fault(
         "a flipped bit in a checkpoint is read",

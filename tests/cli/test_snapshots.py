@@ -59,6 +59,7 @@ ANSWERS = {
     ],
     "evaluate": ["evaluate", "runs/first"],
     "report": ["report", "runs/compared", "runs/first", "-o", "page.html", "--overwrite"],
+    "diagnose": ["diagnose", "runs/compared", "--draws", "2", "--out", "runs/new"],
     "evaluate-validation": ["evaluate", "runs/first", "--part", "validation"],
 }
 COMPLAINTS = {
@@ -90,6 +91,7 @@ COMPLAINTS = {
     "out-is-a-file": ["train", *QUICK, "--out", "others/notes.txt"],
     "no-run-to-resume": ["resume", "runs/nothing"],
     "no-run-to-evaluate": ["evaluate", "others"],
+    "no-run-to-diagnose": ["diagnose", "others"],
     "run-is-missing": ["resume"],
     "evaluate-a-comparison": ["evaluate", "runs/compared"],
     "report-of-no-run": ["report", "others", "-o", "others.html"],
@@ -170,7 +172,16 @@ def picture(argv: list[str], width: int, place: Path) -> tuple[str, int]:
         texts.append(stream.read())
     assert "\x1b" not in "".join(texts), "colours where there is no terminal"
     measured = (
-        argv[:1] in (["train"], ["compare"], ["resume"], ["evaluate"], ["reproduce"], ["report"])
+        argv[:1]
+        in (
+            ["train"],
+            ["compare"],
+            ["resume"],
+            ["evaluate"],
+            ["diagnose"],
+            ["reproduce"],
+            ["report"],
+        )
         and "--help" not in argv
     )
     parts = [f"$ fdfa {' '.join(argv)}  # status {status}"]

@@ -10,6 +10,7 @@ from tests.errors.cli_cases import CLI_CASES
 from tests.errors.data_download_cases import DATA_DOWNLOAD_CASES
 from tests.errors.data_own_cases import DATA_OWN_CASES
 from tests.errors.data_set_cases import DATA_SET_CASES
+from tests.errors.diagnose_cases import DIAGNOSE_CASES
 from tests.errors.diagnostics_cases import DIAGNOSTICS_CASES
 from tests.errors.engine_cases import ENGINE_CASES
 from tests.errors.feedback_weight_cases import FEEDBACK_WEIGHT_CASES
@@ -33,7 +34,7 @@ AREAS: Final[dict[str, list[Case]]] = {
     "data": [*DATA_SET_CASES, *DATA_OWN_CASES, *DATA_DOWNLOAD_CASES],
     "models": MODELS_CASES,
     "training": [*TRAINING_CASES, *RESUME_CASES, *CHECKPOINT_CASES],
-    "studies": [*STUDIES_CASES, *FOLDER_CASES, *PAGE_CASES],
+    "studies": [*STUDIES_CASES, *DIAGNOSE_CASES, *FOLDER_CASES, *PAGE_CASES],
     "cli": CLI_CASES,
     "diagnostics": DIAGNOSTICS_CASES,
     # beside those of tests/engine, whose texts stand in errors.json
@@ -60,6 +61,7 @@ _HOMES: Final = {
     "models": "models/",
     "folder": "studies/run_folder studies/records studies/resume studies/saved_options",
     "page": "studies/page/",
+    "diagnose": "studies/diagnos studies/run_groups cli/diagnosing",
     "studies": "studies/",
     "cli": "cli/",
     "diagnostics": "diagnostics/",

@@ -14,6 +14,7 @@ from fdfa.diagnostics import (
     diagnose,
     feedback_errors,
     jacobians,
+    linear_cka,
 )
 from fdfa.errors import ConfigError
 from tests.engine.refused_models import mlp
@@ -53,6 +54,7 @@ DIAGNOSTICS_CASES = [
     Case("no batch to diagnose", ValueError, lambda here: _refused(iter([]))),
     Case("one batch for many", TypeError, lambda here: _refused(_batch())),
     Case("a batch of three", TypeError, lambda here: _refused([(*_batch(), None)])),
+    Case("too few to compare", ValueError, lambda here: linear_cka(noise(3, 2), noise(3, 4))),
     Case("components not kept", ValueError, _components_that_were_not_kept),
     Case("parts of an unbiased credit", ConfigError, lambda here: _undivided("fdfa-cv")),
     Case("parts of a credit from targets", ConfigError, lambda here: _undivided("drtp")),

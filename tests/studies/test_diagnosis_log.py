@@ -158,6 +158,7 @@ def test_a_dry_run_tells(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_every_run_of_a_comparison_has_its_own(tmp_path: Path) -> None:
     config = CompareConfig(
         methods=("backpropagation", "dfa"),

@@ -12,15 +12,16 @@ from rich.console import Console
 
 from fdfa.cli.command import first_line
 from fdfa.cli.data_sets import ACTIONS, Data
+from fdfa.cli.diagnosing import Diagnose
 from fdfa.cli.looking import Explain, Methods, Models
 from fdfa.cli.reporting import Report
 from fdfa.cli.reproducing import REPRODUCED, Reproduce
 from fdfa.cli.training import Compare, Evaluate, Resume, Train
 from fdfa.errors import ConfigError, unknown_name
+from fdfa.studies import setup
 from fdfa.studies.json_values import plain
 from fdfa.studies.options import assignments
 from fdfa.studies.resume import read_config
-from fdfa.studies.setup import Diagnose
 
 __all__ = ["COMMANDS", "Command", "parse"]
 
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Any] = {
     "resume": Resume,
     "evaluate": Evaluate,
     "report": Report,
+    "diagnose": Diagnose,
     "explain": Explain,
     "methods": Methods,
     "models": Models,
@@ -212,14 +214,14 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
     @registry.primitive_rule
     def read_diagnose(
         info: tyro.constructors.PrimitiveTypeInfo,
-    ) -> tyro.constructors.PrimitiveConstructorSpec[Diagnose | None] | None:
-        if info.type != Diagnose | None:
+    ) -> tyro.constructors.PrimitiveConstructorSpec[setup.Diagnose | None] | None:
+        if info.type != setup.Diagnose | None:
             return None
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs="*",
             metavar="NAME=VALUE ...",
-            instance_from_str=Diagnose.from_words,
-            is_instance=lambda value: value is None or isinstance(value, Diagnose),
+            instance_from_str=setup.Diagnose.from_words,
+            is_instance=lambda value: value is None or isinstance(value, setup.Diagnose),
             str_from_instance=lambda value: (
                 ["none"] if value is None else [f"{k}={v}" for k, v in plain(value).items()]
             ),

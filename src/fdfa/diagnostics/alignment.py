@@ -49,12 +49,11 @@ class GradientMatch:
             >>> GradientMatch.of(torch.tensor([2.0, 2.0]), torch.tensor([0.0, 1.0]))
             GradientMatch(cosine=0.7071..., angle=45.0..., norm_ratio=2.828...)
         """
-        length = _length(ruled)
-        truth = _length(exact)
+        product, length, truth = _inner_products(ruled, exact)
         ratio = length / truth if truth > 0 else math.nan
-        if ruled is None or exact is None or not (length > 0 and truth > 0):
+        if not (length > 0 and truth > 0):
             return cls(math.nan, math.nan, ratio)
-        cosine = min(max(_inner(ruled, exact) / length / truth, -1.0), 1.0)
+        cosine = min(max(product / length / truth, -1.0), 1.0)
         return cls(cosine, math.degrees(math.acos(cosine)), ratio)
 
 
@@ -144,7 +143,9 @@ def gradient_matches(
             "Call learner.train() first."
         )
     args = inputs if isinstance(inputs, tuple) else (inputs,)
-    twin, plain = copy.deepcopy(learner), copy.deepcopy(learner.model)
+    twin = copy.deepcopy(learner)
+    # Each of the two has modules and buffers of its own; they share one copy of the weights.
+    plain = copy.deepcopy(twin.model, {id(p): p for p in twin.model.parameters()})
     twin.alone = True  # other processes are not making this pass
     # Each of the two forks the random number generators where they stand now: equal dropout masks.
     with torch.enable_grad(), untouched_state(twin):
@@ -161,11 +162,16 @@ def _gradients(loss: Tensor, model: nn.Module) -> dict[str, Tensor | None]:
     return dict(zip(named, found, strict=True))
 
 
-def _length(tensor: Tensor | None) -> float:
-    return 0.0 if tensor is None else math.sqrt(_inner(tensor, tensor))
-
-
-def _inner(a: Tensor, b: Tensor) -> float:
-    """In float64, where squares of small gradients do not vanish; in pieces that stay in cache."""
-    pieces = (torch.split(tensor.reshape(-1), _IN_CACHE) for tensor in (a, b))
-    return float(sum(x.double().dot(y.double()) for x, y in zip(*pieces, strict=True)))
+def _inner_products(a: Tensor | None, b: Tensor | None) -> tuple[float, float, float]:
+    """A . b, |a| and |b|, in float64, where squares of small gradients do not vanish."""
+    some = a if a is not None else b
+    if some is None:
+        return 0.0, 0.0, 0.0
+    vectors = [torch.zeros_like(some) if x is None else x for x in (a, b)]
+    gram = torch.zeros(2, 2, dtype=torch.float64, device=some.device)
+    # In pieces that stay in cache: each number is fetched once for all three products.
+    for pieces in zip(*(torch.split(x.reshape(-1), _IN_CACHE) for x in vectors), strict=True):
+        pair = torch.stack([piece.double() for piece in pieces])
+        gram.addmm_(pair, pair.T)
+    (aa, ab), (_, bb) = gram.tolist()
+    return ab, math.sqrt(aa), math.sqrt(bb)

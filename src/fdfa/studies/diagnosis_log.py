@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fdfa.data.dataset import Dataset
-from fdfa.diagnostics import Observation, Watch
+from fdfa.diagnostics import Watch
 from fdfa.engine.estimator import Estimator
 from fdfa.studies.json_values import plain
-from fdfa.studies.setup import Diagnose
+from fdfa.studies.setup import Diagnose, TrainConfig
 from fdfa.training import LineFiles, Sink, StepResult, Trainer
 
 __all__ = ["DIAGNOSIS", "DiagnosisLog", "fixed_batch", "watch_over"]
@@ -51,26 +51,39 @@ class DiagnosisLog(LineFiles):
         seen = self.watch.step(result.step)
         if seen is None or not trainer.processes.first:
             return
-        line = {"step": seen.step, "epoch": result.epoch, **_values(seen)}
-        self.append(trainer, DIAGNOSIS, line)
+        line = {
+            "step": seen.step,
+            "epoch": result.epoch,
+            "parameters": seen.parameter_values(),
+            "taps": seen.tap_values(),
+        }
+        self.append(trainer, DIAGNOSIS, plain(line))  # JSON has no word for what is no number
         for sink in self.sinks:
             sink.log(seen.numbers(), step=seen.step)
 
 
-def watch_over(learner: Estimator, data: Dataset, diagnose: Diagnose, *, seed: int) -> Watch:
+def watch_over(config: TrainConfig, learner: Estimator, data: Dataset, diagnose: Diagnose) -> Watch:
     """The watch over a run.
 
     Args:
+        config: of the run.
         learner: that is trained.
         data: what it learns.
         diagnose: how often, and on how much.
-        seed: of the run.
 
     Returns:
         The watch; it keeps nothing that a checkpoint would have to know.
     """
-    inputs, labels = fixed_batch(learner, data, diagnose.examples, seed=seed)
-    return Watch(learner, F.cross_entropy, inputs, labels, every=diagnose.every)
+    inputs, labels = fixed_batch(learner, data, diagnose.examples, seed=config.seed)
+    return Watch(
+        learner,
+        F.cross_entropy,
+        inputs,
+        labels,
+        every=diagnose.every,
+        taps_every=diagnose.taps_every,
+        probe_batch=config.training.batch_size // config.training.accumulate,
+    )
 
 
 def fixed_batch(
@@ -92,10 +105,3 @@ def fixed_batch(
     inputs, labels = next(iter(source.augmented(None).batches([order[:count]])))
     device = next(learner.parameters()).device
     return inputs.to(device), labels.to(device)
-
-
-def _values(seen: Observation) -> dict[str, object]:
-    """What a line holds of it; JSON has no word for what is no number: null."""
-    content: dict[str, object] = plain(seen)
-    del content["step"]
-    return content

@@ -30,6 +30,12 @@ _OURS = (
     "model.safetensors",
     "learning_curves.png",
     "learning_curves.svg",
+    "diagnosis.json",
+    *(
+        f"diagnosis_{picture}.{ending}"
+        for picture in ("angles", "credit_errors", "feedback_errors", "kernels", "representations")
+        for ending in ("png", "svg")
+    ),
     "units.json",
     "reproduction.png",
     "reproduction.svg",

@@ -231,7 +231,7 @@ def _records(
         *(LogTo(sink, every_steps=records.log_steps) for sink in sinks),
     ]
     if records.diagnose is not None:
-        watch = watch_over(learner, data, records.diagnose, seed=config.seed)
+        watch = watch_over(config, learner, data, records.diagnose)
         callbacks.append(DiagnosisLog(folder.path, watch, sinks=sinks))
     checkpoints = Checkpoints(
         folder.checkpoints,

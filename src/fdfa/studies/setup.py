@@ -61,21 +61,25 @@ class Diagnose:
         every: optimiser steps from one diagnosis to the next.
         examples: in the batch, which stays the same: of the validation examples, or of the training
             examples where there are none; all of them where there are not so many.
+        taps_every: one diagnosis of so many, the first among them, also measures the feedback maps
+            and what the error of the credit at each tap is made of.
 
     Raises:
         ConfigError: if a value is out of range.
 
     Example:
         >>> Diagnose(every=50)
-        Diagnose(every=50, examples=64)
+        Diagnose(every=50, examples=64, taps_every=8)
     """
 
     every: int = 100
     examples: int = 64
+    taps_every: int = 8
 
     def __post_init__(self) -> None:
-        """Check both; batch norm refuses a batch of one."""
+        """Check them; batch norm refuses a batch of one."""
         check_whole("diagnose: every", self.every, least=1)
+        check_whole("diagnose: taps_every", self.taps_every, least=1)
         check_whole("diagnose: examples", self.examples, least=2)
 
     @classmethod
@@ -93,7 +97,7 @@ class Diagnose:
 
         Example:
             >>> Diagnose.from_words(["every=50"])
-            Diagnose(every=50, examples=64)
+            Diagnose(every=50, examples=64, taps_every=8)
         """
         if list(words) == ["none"]:
             return None
@@ -111,7 +115,8 @@ class Records:
         log: also send the numbers to tensorboard or wandb.
         log_steps: a line of steps.jsonl (and a number for each of these) after so many steps.
         diagnose: write lines of diagnosis.jsonl: angles to the true gradient and errors of the
-            feedback, as in every=100 examples=64 (steps between two, examples in each).
+            feedback, as in every=100 examples=64 taps_every=8 (steps between two diagnoses,
+            examples in each, diagnoses between two that also measure the feedback).
 
     Raises:
         ConfigError: if a value is out of range.

@@ -15,7 +15,7 @@ from fdfa.training.saving import Checkpoints
 from fdfa.training.settings import TrainingSettings
 from fdfa.training.sinks import LogTo, Sink, TensorBoard, WeightsAndBiases
 from fdfa.training.trainer import Trainer, TrainingInterrupted
-from fdfa.training.trainer_state import capture, restore
+from fdfa.training.trainer_state import capture, restore, restore_learner
 
 __all__ = [
     "Callback",
@@ -44,6 +44,7 @@ __all__ = [
     "read_checkpoint",
     "read_lines",
     "restore",
+    "restore_learner",
     "start_training",
     "write_checkpoint",
 ]

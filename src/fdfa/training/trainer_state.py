@@ -29,7 +29,7 @@ from fdfa.training.optimizer_state import (
 from fdfa.training.progress import Best, Progress
 from fdfa.training.trainer import Trainer
 
-__all__ = ["capture", "restore"]
+__all__ = ["capture", "restore", "restore_learner"]
 
 
 def capture(trainer: Trainer) -> Checkpoint:
@@ -130,6 +130,30 @@ def restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
     trainer.order_generator.set_state(state.take("generator.order"))
     trainer.augmentation_generator.set_state(state.take("generator.augmentation"))
     restore_random_state({name: value for name, value in own.items() if name != "sums"})
+
+
+def restore_learner(learner: nn.Module, checkpoint: Checkpoint) -> None:
+    """Bring a learner to where it was when a checkpoint was written, without going on to train.
+
+    Args:
+        learner: freshly made, as the one that was saved.
+        checkpoint: from :func:`capture`, perhaps in another process.
+
+    Raises:
+        CheckpointError: if the checkpoint is of another method or model, or lacks something.
+
+    Example:
+        >>> from fdfa.training import TrainingSettings
+        >>> saved = capture(Trainer(nn.Linear(2, 2), TrainingSettings()))
+        >>> model = nn.Linear(2, 2)
+        >>> restore_learner(model, saved)
+        >>> torch.equal(model.weight, saved.model["weight"])
+        True
+    """
+    method = Entries(checkpoint.values).take("method")
+    check_kind("method", method, getattr(learner, "method", None))
+    own = dict(Entries(checkpoint.state).below("learner"))
+    _load_learner(learner, checkpoint.model, own)
 
 
 def _check(trainer: Trainer, state: Entries, values: Entries) -> None:
