@@ -139,16 +139,16 @@ ENGINE_FAULTS = (
     ),
     Fault(
         "every step draws the same",
-        "engine/tap_rule.py",
-        "            step,\n            process_rank(),",
-        "            0,\n            process_rank(),",
+        "engine/estimator.py",
+        "seeds = (self.seed, step, process_rank())",
+        "seeds = (self.seed, 0, process_rank())",
         (f"{FIRST_STEP}::test_each_step_and_each_process_draws_its_own_perturbation",),
     ),
     Fault(
         "every process draws the same",
-        "engine/tap_rule.py",
-        "            process_rank(),\n",
-        "",
+        "engine/estimator.py",
+        "seeds = (self.seed, step, process_rank())",
+        "seeds = (self.seed, step, 0)",
         (f"{FIRST_STEP}::test_each_step_and_each_process_draws_its_own_perturbation",),
     ),
     Fault(
