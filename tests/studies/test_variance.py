@@ -189,6 +189,14 @@ class TestWrongRules:
         assert list(met.values()) == [False, False]
 
 
+def test_a_wide_network_is_measured_in_float32_but_for_its_decay() -> None:
+    data, place = fdfa.data.load("digits"), Place("digits", "linear", 1024, 2)
+    narrow = dataclasses.replace(place, width=64)
+    assert Case(ONE, place, data).batch[0].dtype == torch.float32
+    assert Case(ONE, narrow, data).batch[0].dtype == torch.float64
+    assert Case(ONE, place, data, exactly=True).batch[0].dtype == torch.float64
+
+
 class TestBands:
     def test_what_is_zero_in_theory_may_be_rounding(self) -> None:
         number = {"expected": 0.0, "found": 1e-12, "error": 0.0, "degrees": 10}

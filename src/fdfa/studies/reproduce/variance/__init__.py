@@ -51,6 +51,6 @@ def measure(settings: VarianceSettings, units: Units) -> None:
     for place in decaying(settings):
         units.get(
             decay_name(place),
-            Case(settings, place, data[place.data]).decay,
+            Case(settings, place, data[place.data], exactly=True).decay,
             lambda found: f"{found[-1]['found']:.2g} |g|^2 after {found[-1]['probes']:,} probes",
         )

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 import fdfa
@@ -53,10 +52,13 @@ class Case:
         settings: of the reproduction.
         place: says which network.
         data: that the batch is taken from.
+        exactly: whether in float64, however wide the network is.
     """
 
-    def __init__(self, settings: VarianceSettings, place: Place, data: Dataset) -> None:
-        self.settings, self.place, self.data = settings, place, data
+    def __init__(
+        self, settings: VarianceSettings, place: Place, data: Dataset, *, exactly: bool = False
+    ) -> None:
+        self.settings, self.place, self.data, self.exactly = settings, place, data, exactly
 
     @functools.cached_property
     def network(self) -> nn.Sequential:
@@ -74,7 +76,7 @@ class Case:
             layers = [(n, m) for n, m in network.named_children() if not isinstance(m, nn.ReLU)]
             network = nn.Sequential(collections.OrderedDict(layers))
         wide = sum(p.numel() for p in network.parameters()) >= _WIDE
-        return network.to(torch.float32 if wide else torch.float64)
+        return network if wide and not self.exactly else network.double()
 
     @functools.cached_property
     def batch(self) -> tuple[Tensor, Tensor]:
@@ -130,7 +132,7 @@ class Case:
         draws = self._number_of_draws(1)
         if rule == MOMENTUM:
             effective = max(_LEAST_EFFECTIVE, draws // 4)
-            # see variance_draws.chain
+            # so many successive draws are worth one; see chain
             apart = (1 + (1 - rate) ** 2) / (1 - (1 - rate) ** 2)
             gradients = self._gradients(law, "fdfa", feedback_rate=rate)
             return chain(gradients, rate, math.ceil(effective * apart))
