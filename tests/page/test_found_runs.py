@@ -13,6 +13,9 @@ from fdfa.errors import ConfigError
 from fdfa.studies.page.contestants import contestants
 from fdfa.studies.page.curves import Chart, charts
 from fdfa.studies.page.found_runs import FoundRun, found_runs
+from fdfa.studies.setup import Diagnose, Records, TrainConfig
+from fdfa.studies.task import Task
+from fdfa.studies.train import train
 from fdfa.training import TrainingSettings
 from tests.page.folders import comparison, curve, run, write_lines
 
@@ -165,6 +168,28 @@ def test_alignment_is_the_mean_over_weight_matrices(tmp_path: Path) -> None:
         ("first.weight", (0.25,)),
         ("last.weight", (0.75,)),
     ]
+
+
+def test_what_a_training_itself_has_written(tmp_path: Path) -> None:
+    """No file by hand: the names and the form are those of today's runs."""
+    config = TrainConfig(
+        method="fdfa",
+        task=Task(model_options={"width": 8, "depth": 1}),
+        training=TrainingSettings(epochs=2, batch_size=256),
+        records=Records(diagnose=Diagnose(every=3, examples=16)),
+    )
+    made = train(config, out=tmp_path / "run").run
+    ((one,), notes) = found(tmp_path / "run")
+    assert (one.notes, notes) == ((), [])
+    assert one.finished
+    assert one.result is not None
+    assert (one.accuracy, one.cosine) == (made.test and made.test.accuracy, made.cosine)
+    assert one.epochs == made.epochs
+    assert [look.step for look in one.diagnoses] == list(range(3, made.epochs[-1].step + 1, 3))
+    (entry,), _ = contestants([one])
+    assert entry.matrices == ("linear1.weight", "output.weight")
+    keys = {chart.key for chart in charts([entry])}
+    assert {"alignment", "alignment-by-layer", "time", "validation-loss"} <= keys
 
 
 @pytest.mark.parametrize("what", ["nothing", "file", "empty", "foreign"])

@@ -170,7 +170,8 @@ def charts(entries: Sequence[Contestant]) -> tuple[Chart, ...]:
         Chart(
             "time",
             "Time of an epoch",
-            "Wall time without the validation. An epoch that was resumed counts its last part.",
+            "Wall time without the validation, with diagnoses if the run makes any. An epoch that "
+            "was resumed counts its last part.",
             "epoch",
             "time (s)",
             _curves(entries, _by_epoch(_seconds)),

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from fdfa.errors import ConfigError
 from fdfa.studies.costs import Costs
+from fdfa.studies.diagnosis_log import DIAGNOSIS
 from fdfa.studies.page.flat import flat
 from fdfa.studies.records import from_json
 from fdfa.studies.run_folder import RunFolder
@@ -21,8 +22,6 @@ from fdfa.training import EpochResult, read_lines
 from fdfa.training.metrics import METRICS, TIMINGS
 
 __all__ = ["DataSet", "Diagnosis", "FoundRun", "found_runs"]
-
-DIAGNOSIS = "diagnosis.jsonl"
 
 
 class DataSet(NamedTuple):
