@@ -148,7 +148,7 @@ ENGINE_FAULTS = (
         "every process draws the same",
         "engine/estimator.py",
         "seeds = (self.seed, step, process_rank())",
-        "seeds = (self.seed, step, 0)",
+        "seeds = (self.seed, step)",
         (f"{FIRST_STEP}::test_each_step_and_each_process_draws_its_own_perturbation",),
     ),
     Fault(

@@ -323,3 +323,16 @@ def test_train_mode_batch_norm_counts_what_travels_across_samples() -> None:
     assert found.exact_norm == pytest.approx(every.norm().item(), rel=1e-10)
     assert abs(found.bias.value - missing) < 4 * found.bias.standard_error
     assert found.bias.standard_error < 0.2 * missing
+
+
+def test_noise_in_the_output_is_the_rules_own() -> None:
+    """OPZO's single-point form learns from a noisy output: that is so on a copy, too."""
+    learner = fdfa.wrap("opzo", tiny(), form="single-point", noise_scale=0.3, seed=1)
+    x, target = batch()
+    F.cross_entropy(learner(x), target).backward()
+    kept = keep_draws(learner, F.cross_entropy, x, target, 5)
+    found = diagnose(learner, F.cross_entropy, [(x, target)], draws=5)
+    assert not found.whole.deterministic
+    assert_equal(
+        found.parameters["4.weight"], figures(kept.exact["4.weight"], kept.draws["4.weight"])
+    )
