@@ -168,7 +168,7 @@ def test_each_step_and_each_process_draws_its_own_perturbation(
         learner = fdfa.FDFA(model, taps=TAPS, seed=5)
         drawn = []
         for rank in ranks:
-            monkeypatch.setattr("fdfa.engine.tap_rule.process_rank", lambda rank=rank: rank)
+            monkeypatch.setattr("fdfa.engine.estimator.process_rank", lambda rank=rank: rank)
             learner(batch()[0])
             drawn.append(seen["2"].clone())
         return drawn
