@@ -32,8 +32,8 @@ DIAGNOSIS_FAULTS = (
     Fault(
         "half of a standard error",
         "diagnostics/moments.py",
-        "trace = self._crossed.mean / 4",
-        "trace = self._crossed.mean / 64",
+        "return trace, self._noise.variance, at_mean",
+        "return trace, self._noise.variance / 4, at_mean",
         (f"{MOMENTS}::test_intervals_hold_what_they_promise[normal]",),
     ),
     Fault(

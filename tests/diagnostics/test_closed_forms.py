@@ -289,7 +289,7 @@ def scaled(learner: Estimator, factor: float) -> Estimator:
 @pytest.mark.parametrize(
     ("name", "factor", "draws"),
     [
-        pytest.param("fg-w normal", -1.0, 200, id="another sign"),
+        pytest.param("fg-w normal", -1.0, 100, id="another sign"),
         pytest.param("fg-a rademacher", float(N), 100, id="1 / N missing"),
         pytest.param("fdfa-cv", 1.02, 200, id="2 % too much"),
         pytest.param(

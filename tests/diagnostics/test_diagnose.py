@@ -318,11 +318,11 @@ def test_train_mode_batch_norm_counts_what_travels_across_samples() -> None:
     missing = (every - own).norm().item()
     assert missing > 0.5 * own.norm()  # else there were nothing to see
 
-    found = diagnose(learner, F.cross_entropy, [(x, target)], draws=500).taps["1"]
+    found = diagnose(learner, F.cross_entropy, [(x, target)], draws=250).taps["1"]
 
     assert found.exact_norm == pytest.approx(every.norm().item(), rel=1e-10)
     assert abs(found.bias.value - missing) < 4 * found.bias.standard_error
-    assert found.bias.standard_error < 0.2 * missing
+    assert found.bias.standard_error < 0.25 * missing
 
 
 def test_noise_in_the_output_is_the_rules_own() -> None:

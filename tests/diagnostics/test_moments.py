@@ -38,7 +38,7 @@ class Biased:
             "error": (S.trace() + self.b.dot(self.b)).item(),
             "cosine_of_mean": (mean.dot(self.g) / mean.norm() / self.g.norm()).item(),
         }
-        many = self.draws(400_000, torch.Generator().manual_seed(4))
+        many = self.draws(100_000, torch.Generator().manual_seed(4))
         cosines = torch.nn.functional.cosine_similarity(many, self.g, dim=1)
         self.truth |= {
             "cosine": cosines.mean().item(),
