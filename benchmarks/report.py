@@ -2,6 +2,7 @@
 
     python benchmarks/report.py                # all of it (needs MNIST; about eleven minutes)
     python benchmarks/report.py speed memory   # some parts
+    python benchmarks/report.py diagnosis --threads 1
     FDFA_DATA=/path/to/data python benchmarks/report.py accuracy alignment
 
 Exit status 1 if a promise is not kept.
@@ -51,8 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
-    parts = parser.parse_args(arguments).parts or list(PARTS)
-    torch.set_num_threads(2)
+    parser.add_argument("--threads", type=int, default=2, help="default: 2")
+    given = parser.parse_args(arguments)
+    parts = given.parts or list(PARTS)
+    torch.set_num_threads(given.threads)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, CPU")
     kept = True
     for part in parts:

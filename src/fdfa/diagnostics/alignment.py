@@ -169,9 +169,12 @@ def _inner_products(a: Tensor | None, b: Tensor | None) -> tuple[float, float, f
         return 0.0, 0.0, 0.0
     vectors = [torch.zeros_like(some) if x is None else x for x in (a, b)]
     gram = torch.zeros(2, 2, dtype=torch.float64, device=some.device)
+    rows = gram.new_empty(2, min(_IN_CACHE, some.numel()))
     # In pieces that stay in cache: each number is fetched once for all three products.
     for pieces in zip(*(torch.split(x.reshape(-1), _IN_CACHE) for x in vectors), strict=True):
-        pair = torch.stack([piece.double() for piece in pieces])
+        pair = rows[:, : len(pieces[0])]
+        for row, piece in zip(pair, pieces, strict=True):
+            row.copy_(piece)
         gram.addmm_(pair, pair.T)
     (aa, ab), (_, bb) = gram.tolist()
     return ab, math.sqrt(aa), math.sqrt(bb)
