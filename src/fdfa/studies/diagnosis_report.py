@@ -47,10 +47,10 @@ def diagnosis_report(found: Diagnosed) -> RenderableType:
             parts.append(Text(f"{rule}: no feedback maps to measure.", style="dim"))
     if found.likeness:
         parts.append(_likeness(found, next(iter(rules))))
+    ends = ", from the smallest to the largest of the seeds" if most > 1 else ""
     legend = (
-        "Angle: between the rule's gradient of a layer and the exact one, from the smallest to the "
-        "largest seed. Ratio: of their lengths. "
-        "SNR: squared mean over variance of the rule's own noise. Error of a credit: its squared "
+        f"Angle: between the rule's gradient of a layer and the exact one{ends}. Ratio: of "
+        "their lengths. SNR: squared mean over variance of the rule's own noise. Error of a credit: its squared "
         "distance from the true one, in squared lengths of that; noise, lag and spread are its "
         "parts, the rest is coupling between samples and cross terms. Map: |B - J| / |J|. CKA: 1 "
         "for the same representation up to rotation, about 0 for unrelated ones."
@@ -59,17 +59,20 @@ def diagnosis_report(found: Diagnosed) -> RenderableType:
 
 
 def _gradients(rules: dict[str, list[DiagnosedRun]]) -> RenderableType:
-    table = _table("rule", "layer", "angle (°)", "from", "to", "ratio", "SNR")
+    several = any(len(runs) > 1 for runs in rules.values())
+    seeds = ("from", "to") if several else ()
+    table = _table("rule", "layer", "angle (°)", *seeds, "ratio", "SNR")
     for rule, runs in rules.items():
         for number, layer in enumerate(runs[0].layers):
             every = [run.gradients.parameters for run in runs]
             of = [parameters[layer] for parameters in every if layer in parameters]
+            angles = [quality.angle.value for quality in of]
+            ends = [_mean([end(angles)], ".1f") for end in (min, max)] if len(of) > 1 else ["-"] * 2
             table.add_row(
                 rule if number == 0 else "",
                 layer,
-                _mean(angles := [quality.angle.value for quality in of], ".1f"),
-                _mean([min(angles)], ".1f") if len(of) > 1 else "-",
-                _mean([max(angles)], ".1f") if len(of) > 1 else "-",
+                _mean(angles, ".1f"),
+                *(ends if several else ()),
                 _mean([quality.norm_ratio.value for quality in of], ".2f"),
                 _mean([quality.signal_to_noise.value for quality in of], ".3g"),
             )

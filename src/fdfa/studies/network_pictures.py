@@ -64,12 +64,14 @@ def kernel_picture(kernels: Mapping[str, Tensor], *, subject: str) -> Figure:
         everywhere; of three channels each kernel is a colour picture about middle grey.
     """
     figure = new_figure(0.4 + 4.4 * len(kernels), 2.9)
+    figure.set_layout_engine("constrained", w_pad=0.12, wspace=0.04)
     panels = figure.subplots(1, len(kernels), squeeze=False)[0]
     for axes, (rule, kernel) in zip(panels, kernels.items(), strict=True):
         shown = kernel[:_KERNELS].double().cpu()
         largest = shown.abs().max().item() or 1.0
         axes.imshow(_mosaic(shown, largest), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
-        axes.set_title(f"{rule}: first {len(shown)} of {len(kernel)} units", fontsize="small")
+        some = f"first {len(shown)} of" if len(shown) < len(kernel) else "all"
+        axes.set_title(f"{rule}: {some} {len(kernel)} units", fontsize="small")
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
