@@ -1,4 +1,8 @@
-"""Runs diagnosed after the fact: what is measured, what is written, and what is refused."""
+"""Runs diagnosed after the fact: what is measured, what is written, and what is refused.
+
+In the fast suite the snapshots of the command line diagnose a comparison, and ``tests/errors`` has
+what is refused.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,8 @@ from fdfa.studies.setup import Diagnose, Records, TrainConfig
 from fdfa.studies.task import Task, load_data
 from fdfa.studies.train import train
 from fdfa.training import Checkpoint, TrainingSettings, read_checkpoint, restore_learner
+
+pytestmark = pytest.mark.slow
 
 TASK = Task(model_options={"width": 12, "depth": 2})
 TRAINING = TrainingSettings(epochs=1, batch_size=128)
@@ -78,7 +84,6 @@ def test_a_comparison_is_measured_drawn_and_written(place: Path) -> None:
     assert found.likeness["fdfa"]["relu2"].seeds == 2
 
 
-@pytest.mark.slow
 def test_the_learner_is_that_of_the_last_checkpoint(place: Path) -> None:
     """Its gradients, from a learner that is put together by hand."""
     folder = place / "compared" / "runs" / "fdfa-seed-1"
@@ -102,7 +107,6 @@ def test_the_learner_is_that_of_the_last_checkpoint(place: Path) -> None:
         assert found.gradients.parameters[name].angle.value == quality.angle.value
 
 
-@pytest.mark.slow
 def test_likeness_is_that_of_the_networks_in_eval_mode(place: Path) -> None:
     found = diagnose_runs([place / "compared"], QUICK)
     data = load_data(TASK)
@@ -123,7 +127,6 @@ def test_likeness_is_that_of_the_networks_in_eval_mode(place: Path) -> None:
     assert (likeness.low, likeness.high) == pytest.approx((min(values), max(values)), rel=1e-6)
 
 
-@pytest.mark.slow
 def test_a_run_is_not_changed_and_can_be_diagnosed_again(place: Path) -> None:
     folder = place / "alone"
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -138,7 +141,6 @@ def test_a_run_is_not_changed_and_can_be_diagnosed_again(place: Path) -> None:
     assert names(folder) == set(), "files of the run that was replaced"
 
 
-@pytest.mark.slow
 def test_damaged_lines_and_gaps_are_reported(place: Path) -> None:
     run = place / "compared" / "runs" / "fdfa-seed-0"
     path = run / "diagnosis.jsonl"
@@ -159,7 +161,6 @@ def test_a_run_without_checkpoints_is_named(place: Path) -> None:
     assert names(place / "alone") == set()
 
 
-@pytest.mark.slow
 def test_one_of_a_comparison_without_checkpoints_is_left_out(place: Path) -> None:
     runs = place / "compared" / "runs"
     shutil.rmtree(runs / "fdfa-seed-0" / "checkpoints")
@@ -181,7 +182,6 @@ def test_runs_on_different_data_are_refused(place: Path) -> None:
         diagnose_runs([place / "compared", place / "alone"], QUICK, out=place / "new")
 
 
-@pytest.mark.slow
 def test_runs_of_several_folders_side_by_side(place: Path) -> None:
     paths = [place / "compared", place / "alone"]
     with pytest.raises(ConfigError, match="Give --out"):
@@ -217,7 +217,6 @@ def test_a_checkpoint_of_another_method_is_refused(place: Path) -> None:
         restore_learner(learner, Checkpoint({}, {}, {}, 0))
 
 
-@pytest.mark.slow
 def test_on_the_command_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["diagnose", str(place / "alone"), "--examples", "32", "--draws", "1"]
     assert main(argv) == 0

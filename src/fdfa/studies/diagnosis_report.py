@@ -50,10 +50,11 @@ def diagnosis_report(found: Diagnosed) -> RenderableType:
     ends = ", from the smallest to the largest of the seeds" if most > 1 else ""
     legend = (
         f"Angle: between the rule's gradient of a layer and the exact one{ends}. Ratio: of "
-        "their lengths. SNR: squared mean over variance of the rule's own noise. Error of a credit: its squared "
-        "distance from the true one, in squared lengths of that; noise, lag and spread are its "
-        "parts, the rest is coupling between samples and cross terms. Map: |B - J| / |J|. CKA: 1 "
-        "for the same representation up to rotation, about 0 for unrelated ones."
+        "their lengths. SNR: squared mean over variance of the rule's own noise. Error of a "
+        "credit: its squared distance from the true one, in squared lengths of that; noise, lag "
+        "and spread are its parts, the rest is coupling between samples and cross terms. Map: "
+        "|B - J| / |J|. CKA: 1 for the same representation up to rotation, about 0 for unrelated "
+        "ones."
     )
     return Group(*parts, *(Text(note) for note in found.notes), Text(legend, style="dim"))
 
