@@ -99,6 +99,13 @@ RUN_FAULTS = (
         ("tests/diagnostics/test_representations.py",),
     ),
     Fault(
+        "rare probes are recommended as if the weights stood still between them",
+        "studies/tap_statistics.py",
+        "behind = interval * (1 - rate) / rate",
+        "behind = (1 - rate) / rate",
+        ("tests/studies/test_recommend.py",),
+    ),
+    Fault(
         "samples are taken to be apart where batch norm lets them meet",
         "diagnostics/jacobians.py",
         "        self.coupled = self._samples_meet()",

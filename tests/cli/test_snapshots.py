@@ -44,6 +44,7 @@ ANSWERS = {
     "explain": ["explain", "--options", "probe_every=4"],
     "explain-backpropagation": ["explain", "--method", "backpropagation"],
     "explain-resnet": ["explain", "--model", "resnet20", "--method", "dfa"],
+    "recommend": ["recommend", "--steps", "20", "--model-options", "width=32", "depth=3"],
     "train": ["train", *QUICK, "--out", "runs/new"],
     "train-without-a-folder": ["train", *QUICK, "--validation", "0"],
     "train-dry-run": ["train", *QUICK, "--dry-run", "--out", "runs/new"],

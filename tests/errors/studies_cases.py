@@ -22,6 +22,7 @@ from fdfa.studies.options import (
     rate_shares,
 )
 from fdfa.studies.preview import PreviewConfig, preview
+from fdfa.studies.recommend import RecommendConfig, recommend
 from fdfa.studies.reproduce import reproduce
 from fdfa.studies.reproduce.low_dimensional_feedback import LowDimensionalFeedbackSettings
 from fdfa.studies.reproduce.multi_tangent import MultiTangentSettings
@@ -36,6 +37,7 @@ from tests.errors.provoke import Case, Here
 __all__ = ["STUDIES_CASES"]
 
 
+_UNBOUNDED = Task(model_options={"batch_norm": False, "width": 8})
 _DIAGNOSED = Records(diagnose=Diagnose())
 
 
@@ -109,6 +111,12 @@ SETUPS = [
     _refused("a device that we do not know", lambda: chosen_device("meta")),
     _refused("a device that is not there", lambda: chosen_device("cuda:99")),
     _refused("no batch to explain", lambda: PreviewConfig(batch_size=0)),
+    _refused("no rate to measure with", lambda: RecommendConfig(learning_rate=0.0)),
+    _refused(
+        "a measurement that diverges",
+        lambda: recommend(RecommendConfig(learning_rate=1e30, task=_UNBOUNDED)),
+    ),
+    _refused("a perfect credit", lambda: RecommendConfig(cosine=1.0)),
     _refused(
         "options of a method that is not compared",
         lambda: compare(CompareConfig(methods=("dfa",), options={"fdfa": {"probe_every": 4}})),

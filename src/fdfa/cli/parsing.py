@@ -14,6 +14,7 @@ from fdfa.cli.command import first_line
 from fdfa.cli.data_sets import ACTIONS, Data
 from fdfa.cli.diagnosing import Diagnose
 from fdfa.cli.looking import Explain, Methods, Models
+from fdfa.cli.recommending import Recommend
 from fdfa.cli.reporting import Report
 from fdfa.cli.reproducing import REPRODUCED, Reproduce
 from fdfa.cli.training import Compare, Evaluate, Resume, Train
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Any] = {
     "report": Report,
     "diagnose": Diagnose,
     "explain": Explain,
+    "recommend": Recommend,
     "methods": Methods,
     "models": Models,
     "data": Data,
