@@ -140,6 +140,7 @@ def test_a_dry_run_names_what_would_be_left_out() -> None:
         steps=1,
         device="cpu",
         threads=1,
+        diagnose=None,
         out=None,
     )
     out = io.StringIO()

@@ -186,6 +186,11 @@ def recommend(
     Raises:
         ConfigError: if a name or an option is wrong.
         UnsupportedModelError: if the network cannot be cut.
+
+    Example:
+        >>> task = Task(model_options={"width": 8, "depth": 1})
+        >>> recommend(RecommendConfig(task=task, steps=20)).depth
+        1
     """
     with prepared(config.task, seed=config.seed, machine=config.machine) as start:
         return _recommend_for(start.network, start.data, config, told=told)
