@@ -136,7 +136,8 @@ def replicas(count: int, steps: int, model: nn.Module, **options: Any) -> Iterat
         yield learner
 
 
-@pytest.mark.parametrize("noise", ["normal", pytest.param("rademacher", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", ["normal", "rademacher"])
 def test_parts_of_the_first_probes(noise: str) -> None:
     """Three steps with two probes: the map is at ``1 - (1 - a)^2`` of its mean."""
     a, model, seen = 0.4, Gated().double(), []
@@ -148,6 +149,7 @@ def test_parts_of_the_first_probes(noise: str) -> None:
     assert mean_deviation(torch.tensor(seen).double(), 0.0) < LIMIT
 
 
+@pytest.mark.slow
 def test_noise_is_shared_with_other_taps_and_projected() -> None:
     """Two taps, one of which is a wide one; three outputs on two dimensions; fixed batch."""
     model = nn.Sequential(nn.Linear(3, 6), nn.Linear(6, 2), nn.Linear(2, 3)).double()

@@ -44,6 +44,7 @@ def test_against_the_sum_over_all_quadruples(seed: int) -> None:
     assert linear_cka(x, y) == pytest.approx(cka_by_hand(x, y), rel=1e-10)
 
 
+@pytest.mark.slow
 def test_large_samples_agree_with_the_plain_estimate_on_features() -> None:
     """Kornblith et al.'s other form, by cross-covariances; the two differ by the bias, O(1/N)."""
     x = noise(4000, 6)
