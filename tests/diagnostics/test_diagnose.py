@@ -166,10 +166,26 @@ def test_every_registered_method_is_among_them() -> None:
     assert {case.info.name for case in CASES} == set(fdfa.methods())
 
 
+def test_every_batch_has_noise_of_its_own() -> None:
+    """Else the errors at two batches would be one and the same, and the interval too narrow."""
+    learner, one = fdfa.ForwardGradient(tiny(), seed=1), batch(1)
+    kept = keep_draws(learner, F.cross_entropy, *one, 18)
+    for name, draws in kept.draws.items():
+        halves = [figures(kept.exact[name], half) for half in (draws[:9], draws[9:])]
+        found = diagnose(learner, F.cross_entropy, [one, one], draws=9).parameters[name]
+        for figure in ("cosine", "error"):
+            assert getattr(found, figure).value == pytest.approx(
+                sum(getattr(half, figure)[0] for half in halves) / 2, rel=1e-9
+            )
+
+
 def test_several_batches_are_averaged() -> None:
     learner = fdfa.ForwardGradient(tiny(), seed=1)
     batches = [batch(1), batch(2, size=7), batch(3)]
-    each = [diagnose(learner, F.cross_entropy, [one], draws=9).whole for one in batches]
+    each = []  # each where it stands: the noise is that of its place
+    for place, one in enumerate(batches):
+        blank = (one[0] * math.nan, one[1])
+        each.append(diagnose(learner, F.cross_entropy, [blank] * place + [one], draws=9).whole)
     found = diagnose(learner, F.cross_entropy, batches, draws=9).whole
 
     def mean(name: str) -> float:
@@ -199,7 +215,8 @@ def test_components_of_several_batches() -> None:
         found = diagnose(learner, F.cross_entropy, chosen, draws=9, components=True)
         return found.parameters["2.weight"].components
 
-    first, second, both = of(batches[:1]), of(batches[1:]), of(batches)
+    blank = (batches[0][0] * math.nan, batches[0][1])  # left out, but the second stays the second
+    first, second, both = of(batches[:1]), of([blank, batches[1]]), of(batches)
     assert_close(both.bias, (first.bias + second.bias) / 2)
     assert_close(both.variance, (first.variance + second.variance) / 2)
     # Student's t at 95 % with 8, and with 16, degrees of freedom

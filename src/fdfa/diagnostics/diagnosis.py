@@ -60,10 +60,10 @@ def diagnose(
 
     What is diagnosed is the coming step of the learner as it stands: the same weights, feedback and
     step number, the modes in which its modules are, and one set of dropout masks a batch. Each draw
-    is that step with other noise of the rule's own, so spread and bias are the rule's, and not the
-    data's. In layers that couple samples, as batch norm does in training, the exact gradient holds
-    the terms across samples; a rule whose credits are sample by sample leaves them out, which shows
-    as bias.
+    is that step with other noise of the rule's own, at every batch anew, so spread and bias are the
+    rule's, and not the data's. In layers that couple samples, as batch norm does in training, the
+    exact gradient holds the terms across samples; a rule whose credits are sample by sample leaves
+    them out, which shows as bias.
 
     The learner is left bit for bit as it was (weights, buffers, feedback, ``.grad``, random number
     generators): everything runs on copies. One process of several may call it alone. Cost: a copy
@@ -138,7 +138,8 @@ def _diagnosis(
             continue
         gradients = GradientMoments(exact, components=components)
         credits: GradientMoments | None = None
-        for number in range(draws):
+        first = place * draws  # the same noise at two batches would err at both alike
+        for number in range(first, first + draws):
             drawn, drawn_credits = twins.draw(number, args, targets)
             if credits is None:
                 credits = GradientMoments({tap: exact_credits[tap] for tap in drawn_credits})
