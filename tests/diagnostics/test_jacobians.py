@@ -178,6 +178,15 @@ def test_samples_meet_in_training_mode_only() -> None:
             assert OpenTaps(opened.run, 1, None).coupled == training
 
 
+@pytest.mark.parametrize("size", [6, 64])
+def test_samples_meet_in_half_precision_too(size: int) -> None:
+    learner, x = fdfa.FDFA(with_batch_norm()), torch.randn(size, 3)
+    for training in (True, False):
+        learner.train(training)
+        with torch.autocast("cpu", torch.bfloat16), open_learner(learner, x) as opened:
+            assert OpenTaps(opened.run, 1, None).coupled == training
+
+
 def test_a_known_plan_is_not_looked_for() -> None:
     learner, x = fdfa.FDFA(mlp()), torch.randn(6, 3)
     assert learner.known_plan(x) is None
