@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import fdfa
-from fdfa.diagnostics import CreditError, credit_errors, feedback_errors
+from fdfa.diagnostics import CreditError, Watch, credit_errors, feedback_errors
 from fdfa.diagnostics.credit_parts import credit_error, explainable_share
 from fdfa.diagnostics.jacobian_moments import measure_moments
 from fdfa.diagnostics.jacobians import OpenTaps, open_learner
@@ -235,6 +235,17 @@ def test_without_error_there_is_nothing_to_divide() -> None:
     numbers = [v for name, v in vars(error).items() if name != "feedback"]
     assert all(map(math.isnan, numbers))
     assert math.isfinite(error.feedback.relative)
+
+
+def test_a_network_that_has_burst_has_no_numbers() -> None:
+    """A training that is watched goes on, and its plots have a gap."""
+    model, (x, targets) = network(), batch()
+    model[0].weight.data[0, 0] = math.nan
+    learner = fdfa.FDFA(model)
+    seen = Watch(learner, F.cross_entropy, x, targets).observe()
+    assert list(seen.taps) == ["1", "3"]
+    for error in seen.taps.values():
+        assert all(map(math.isnan, (error.total, error.spread, error.cosine, error.explainable)))
 
 
 def test_no_tap_no_error() -> None:

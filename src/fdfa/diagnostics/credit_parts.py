@@ -166,13 +166,16 @@ def explainable_share(e: Tensor, credit: Tensor) -> float:
 
     Returns:
         1 less the residuals' share of the credit's energy: at most 1, negative where samples are
-        too few for a map. NaN without credit, or where no sample can be left out.
+        too few for a map. NaN without credit, where no sample can be left out, and where an error
+        is not finite.
 
     Example:
         >>> e = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
         >>> round(explainable_share(e, e @ torch.ones(3, 5)), 6)
         1.0
     """
+    if not torch.isfinite(e).all():
+        return math.nan
     columns, values, _ = torch.linalg.svd(e.double(), full_matrices=False)
     rank = values > values.max() * max(e.shape) * torch.finfo(e.dtype).eps
     columns = columns[:, rank]
