@@ -49,6 +49,19 @@ def trained(method: str, *, every: int | None) -> tuple[Any, list[Any], Watch | 
     return learner, [*state, torch.get_rng_state(), torch.rand(1), random.random()], watch
 
 
+@pytest.mark.parametrize("method", ["fg-a", "fg-w", "pseudo-zeroth-order"])
+def test_every_process_finds_the_same(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise is another one in each, but not that of a copy which looks at the same batch."""
+    learner = fdfa.wrap(method, network(), seed=4)
+    found = []
+    for process in range(2):
+        for place in ("estimator", "distributed"):
+            monkeypatch.setattr(f"fdfa.engine.{place}.process_rank", lambda rank=process: rank)
+        found.append(Watch(learner, F.cross_entropy, *batch(0)).observe())
+        assert learner.noise_seeds(3) == (4, 3, process)
+    assert str(found[0]) == str(found[1])
+
+
 @pytest.mark.parametrize(
     "method",
     [

@@ -173,9 +173,10 @@ class Estimator(nn.Module, abc.ABC):
             step: number of the pass.
 
         Returns:
-            Seed, step, process, and which draw where it is not the learner's own.
+            Seed, step, process (alone the first one, so that copies find the same in each), and
+            which draw where it is not the learner's own.
         """
-        seeds = (self.seed, step, process_rank())
+        seeds = (self.seed, step, 0 if self.alone else process_rank())
         return (*seeds, self.redraw) if self.redraw else seeds
 
     def get_extra_state(self) -> Tensor:
