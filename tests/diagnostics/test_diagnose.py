@@ -15,7 +15,14 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import fdfa
-from fdfa.diagnostics import ComponentQuality, Estimate, GradientQuality, diagnose
+from fdfa.diagnostics import (
+    ComponentQuality,
+    Estimate,
+    GradientQuality,
+    alignment,
+    credit_errors,
+    diagnose,
+)
 from fdfa.engine.estimator import Estimator
 from tests.contract.networks import batch as busy_batch
 from tests.contract.networks import busy
@@ -298,6 +305,53 @@ def test_several_inputs_under_no_grad() -> None:
     with torch.no_grad():
         found = diagnose(fdfa.DFA(Sum().double()), F.cross_entropy, [((a, b), target)], draws=2)
     assert found.parameters["second.weight"].cosine.value == pytest.approx(1, rel=1e-12)
+
+
+class Keeping(nn.Tanh):
+    """A module that keeps what it made, for the user to look at."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = super().forward(x)
+        return self.last
+
+
+def test_a_model_that_keeps_an_activation() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), Keeping(), nn.Linear(4, 2)).double()
+    learner, (x, target) = fdfa.DFA(model), batch()
+    F.cross_entropy(learner(x), target).backward()
+    kept = model[1].last
+    assert not kept.is_leaf
+    exact = diagnose(learner, F.cross_entropy, [(x, target)], draws=2).parameters["2.weight"]
+    assert exact.cosine.value == pytest.approx(1, rel=1e-12)
+    assert alignment(learner, F.cross_entropy, x, target)["2.weight"] == pytest.approx(1)
+    assert list(credit_errors(learner, F.cross_entropy, x, target)) == ["1"]
+    assert model[1].last is kept
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_a_loss_that_fails_leaves_nothing_behind(error: type[BaseException]) -> None:
+    learner, (x, target) = fdfa.wrap("fg-a", busy(), seed=1), busy_batch(9)
+    F.cross_entropy(learner(x), target).backward()
+    before, torch_state = copy.deepcopy(learner.state_dict()), torch.get_rng_state()
+    inner = dict(vars(learner))
+    calls = 0
+
+    def failing(y: Tensor, target: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        torch.rand(1)
+        if calls == 3:  # in the second draw
+            raise error
+        return F.cross_entropy(y, target)
+
+    with pytest.raises(error):
+        diagnose(learner, failing, [(x, target)], draws=3)
+    after = learner.state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert vars(learner).keys() == inner.keys()
+    assert torch.is_grad_enabled()
+    assert not any("forward" in vars(module) for module in learner.modules())
 
 
 def test_memory_does_not_grow_with_the_draws() -> None:

@@ -33,6 +33,11 @@ def _batch() -> tuple[torch.Tensor, torch.Tensor]:
     return noise(6, 4), torch.zeros(6, dtype=torch.int64)
 
 
+def _wrapped(here: Here) -> None:
+    learner = nn.DataParallel(fdfa.DFA(mlp()))  # another wrapper than DDP, but without processes
+    diagnose(learner, nn.functional.cross_entropy, [_batch()])
+
+
 def _components_that_were_not_kept(here: Here) -> None:
     GradientMoments({"weight": torch.ones(3)}).component_moments("weight")
 
@@ -49,6 +54,7 @@ def _too_large(here: Here) -> None:
 
 DIAGNOSTICS_CASES = [
     Case("a diagnosis in eval mode", ValueError, lambda here: _refused([_batch()], training=False)),
+    Case("a diagnosis of a wrapper", TypeError, _wrapped),
     Case("no draw", ValueError, lambda here: _refused([_batch()], draws=0)),
     Case("certain intervals", ValueError, lambda here: _refused([_batch()], confidence=1.0)),
     Case("no batch to diagnose", ValueError, lambda here: _refused(iter([]))),

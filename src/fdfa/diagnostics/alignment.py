@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from fdfa.diagnostics.learner_copy import copy_alone, refuse_other
 from fdfa.engine.estimator import Estimator
 from fdfa.engine.intercept import untouched_state
 
@@ -137,16 +138,16 @@ def gradient_matches(
         >>> round(found["weight"].norm_ratio, 6)
         1.0
     """
+    refuse_other(learner)
     if not learner.training:
         raise ValueError(
             "the learner is in eval mode, where it is the plain model and every cosine would be 1. "
             "Call learner.train() first."
         )
     args = inputs if isinstance(inputs, tuple) else (inputs,)
-    twin = copy.deepcopy(learner)
+    twin = copy_alone(learner)  # other processes are not making this pass
     # Each of the two has modules and buffers of its own; they share one copy of the weights.
     plain = copy.deepcopy(twin.model, {id(p): p for p in twin.model.parameters()})
-    twin.alone = True  # other processes are not making this pass
     # Each of the two forks the random number generators where they stand now: equal dropout masks.
     with torch.enable_grad(), untouched_state(twin):
         ruled = _gradients(twin.criterion(loss_function)(twin(*args), targets), twin.model)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fdfa.diagnostics.gradient_moments import GradientMoments
+from fdfa.diagnostics.learner_copy import refuse_other
 from fdfa.diagnostics.quality import GradientQuality, QualityRecord
 from fdfa.diagnostics.twins import Tensors, Twins
 from fdfa.engine.estimator import Estimator
@@ -88,7 +89,7 @@ def diagnose(
     Raises:
         ValueError: if the learner is in eval mode, where it is the plain model; if an option is out
             of range; if there is no batch.
-        TypeError: if a batch is no pair.
+        TypeError: if a batch is no pair, or the learner no estimator.
 
     Example:
         >>> import fdfa
@@ -224,6 +225,7 @@ def _arguments(number: int, batch: Any) -> tuple[tuple[Any, ...], Any]:
 
 
 def _check(learner: Estimator, draws: int, confidence: float) -> None:
+    refuse_other(learner)
     if not learner.training:
         raise ValueError(
             f"the learner of method '{learner.method}' is in eval mode, where it is the plain model"

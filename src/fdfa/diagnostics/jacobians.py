@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fdfa.diagnostics.learner_copy import copy_alone, refuse_other
 from fdfa.engine.estimator import Estimator
 from fdfa.engine.feedback import in_bytes
 from fdfa.engine.intercept import untouched_state
@@ -108,14 +108,14 @@ def open_learner(learner: Estimator, inputs: Tensor | tuple[Any, ...]) -> Iterat
     Raises:
         ConfigError: if the learner has no taps.
     """
+    refuse_other(learner)
     if not isinstance(learner, TappedEstimator):
         raise ConfigError(
             f"method '{learner.method}' cuts nowhere, and the Jacobians asked for are those at the"
             " taps. Wrap the model by a method with taps, such as fdfa.FDFA or fdfa.DFA."
         )
     args = inputs if isinstance(inputs, tuple) else (inputs,)
-    twin = copy.deepcopy(learner)
-    twin.alone = True  # other processes are not making this pass
+    twin = copy_alone(learner)  # other processes are not making this pass
     with torch.enable_grad(), untouched_state(twin):
         plan = learner.known_plan(*args) or twin.plan(*args)
         run = open_pass(

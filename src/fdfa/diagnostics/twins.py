@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fdfa.diagnostics.learner_copy import copy_alone
 from fdfa.engine.estimator import Estimator
 from fdfa.engine.intercept import untouched_state
 from fdfa.engine.open_taps import open_pass
@@ -34,8 +35,8 @@ class Twins:
     """
 
     def __init__(self, learner: Estimator, loss_function: Callable[[Any, Any], Tensor]) -> None:
-        self._twin, self._plain = copy.deepcopy(learner), copy.deepcopy(learner.model)
-        self._twin.alone = True  # other processes are not making these passes
+        self._twin = copy_alone(learner)  # other processes are not making these passes
+        self._plain = copy.deepcopy(self._twin.model)
         self._loss_function = loss_function
         self._step = self._twin.steps
         self._credits: Tensors = {}

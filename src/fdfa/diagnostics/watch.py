@@ -11,6 +11,7 @@ from torch import Tensor
 from fdfa.diagnostics.alignment import GradientMatch, gradient_matches
 from fdfa.diagnostics.credit import credit_errors
 from fdfa.diagnostics.credit_parts import CreditError
+from fdfa.diagnostics.learner_copy import refuse_other
 from fdfa.engine.estimator import Estimator
 from fdfa.engine.tap_rule import TapRule
 from fdfa.errors import ConfigError
@@ -145,6 +146,7 @@ class Watch:
         probe_batch: int | None = None,
         log: NumberLog | None = None,
     ) -> None:
+        refuse_other(learner)
         for name, value in (("every", every), ("taps_every", taps_every)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name}={value!r} is not possible. Give a whole number from 1.")
