@@ -87,6 +87,18 @@ def test_noise_and_drift_of_a_linear_network_in_closed_form() -> None:
         assert tap.drift == pytest.approx(moved, rel=1e-9)
 
 
+def test_dropout_is_not_taken_for_drift() -> None:
+    """Weights that stand still have none, whatever was drawn between the measurements."""
+    model = nn.Sequential(
+        nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 12), nn.Dropout(0.5), nn.Linear(12, 3)
+    )
+    x, labels = torch.randn(20, 4), torch.randint(3, (20,))
+    before = measure_taps(model, x, labels, batch_size=BATCH).means
+    model(x)
+    (below, _) = measure_taps(model, x, labels, batch_size=BATCH).against(before, 1)
+    assert below.drift == 0
+
+
 def tap(
     name: str, *, ceiling: float = 1.0, noise: float = 10.0, drift: float = 1e-6
 ) -> TapStatistics:

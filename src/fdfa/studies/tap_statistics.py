@@ -14,6 +14,7 @@ from fdfa.diagnostics.credit_parts import explainable_share
 from fdfa.diagnostics.jacobian_moments import JacobianMoments, measure_moments
 from fdfa.diagnostics.jacobians import OpenTaps, open_learner
 from fdfa.engine.lessons import as_matrix
+from fdfa.engine.random_state import random_state_of
 from fdfa.methods.fdfa import FDFA
 
 __all__ = ["MeasuredTaps", "TapStatistics", "measure_taps"]
@@ -135,6 +136,8 @@ def measure_taps(
 ) -> MeasuredTaps:
     """The moments of the Jacobians at FDFA's taps, and the true credits.
 
+    Dropout draws the same masks every time: what two measurements differ by is the weights' doing.
+
     Args:
         network: in training mode.
         inputs: to measure on.
@@ -145,7 +148,7 @@ def measure_taps(
     Returns:
         What was measured.
     """
-    with open_learner(FDFA(network), inputs) as opened:
+    with random_state_of(0), open_learner(FDFA(network), inputs) as opened:
         taps = OpenTaps(opened.run, 1, None)
         loss = F.cross_entropy(opened.run.returned, labels)
         (error,) = torch.autograd.grad(loss, opened.run.output, retain_graph=True)
