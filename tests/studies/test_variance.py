@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import random
+import shutil
 import statistics
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,20 @@ class TestWrongRules:
             units["digits, ReLU, 1 x 16, FG-A"]["layers"]["linear1"]["found"] = value
             failed = [e.what for e in expectations(SMALL, units) if e.met is False]
             assert failed == ["digits, ReLU, FG-A"]
+
+    def test_a_nan_that_was_kept_is_judged_when_it_goes_on(
+        self, made: tuple[Findings, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("fdfa.studies.reproduce.write_panels", lambda *_, title: ())
+        out = tmp_path / "kept"
+        shutil.copytree(made[1], out)
+        units = json.loads((out / "units.json").read_text())
+        units["digits, ReLU, 1 x 16, FG-A"]["variance"]["found"] = None
+        units["digits, linear, 1 x 16, FDFA, innovation, decay"][-1]["found"] = None
+        (out / "units.json").write_text(json.dumps(units))
+        failed = [e.what for e in reproduce("variance", SMALL, out=out).expectations if not e.met]
+        assert "digits, ReLU, FG-A" in failed
+        assert any("innovation, after" in what for what in failed)
 
     def test_a_share_above_the_bound(self, made: tuple[Findings, Path]) -> None:
         units = copy.deepcopy(dict(made[0].units))

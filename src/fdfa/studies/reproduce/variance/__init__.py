@@ -10,6 +10,7 @@ import functools
 
 import fdfa.data
 from fdfa.studies.reproduce.findings import Units
+from fdfa.studies.reproduce.variance.bands import known
 from fdfa.studies.reproduce.variance.cases import Case
 from fdfa.studies.reproduce.variance.findings import expectations
 from fdfa.studies.reproduce.variance.pictures import grids, panels
@@ -44,7 +45,7 @@ def measure(settings: VarianceSettings, units: Units) -> None:
                 name_of(place, rule),
                 functools.partial(case.measured, rule),
                 lambda found: (
-                    f"{found['variance']['found']:.4g} |g|^2,"
+                    f"{known(found['variance']['found']):.4g} |g|^2,"
                     f" in theory {found['variance']['expected']:.4g}"
                 ),
             )
@@ -52,5 +53,7 @@ def measure(settings: VarianceSettings, units: Units) -> None:
         units.get(
             decay_name(place),
             Case(settings, place, data[place.data], exactly=True).decay,
-            lambda found: f"{found[-1]['found']:.2g} |g|^2 after {found[-1]['probes']:,} probes",
+            lambda found: (
+                f"{known(found[-1]['found']):.2g} |g|^2 after {found[-1]['probes']:,} probes"
+            ),
         )
