@@ -28,6 +28,7 @@ __all__ = ["PICTURES", "RESULT", "diagnosis_folder", "write_diagnosis"]
 RESULT = "diagnosis.json"
 PICTURES = ("angles", "credit_errors", "feedback_errors", "kernels", "representations")
 
+_DRAWN = tuple(f"diagnosis_{name}.{ending}" for name in PICTURES for ending in ("png", "svg"))
 _SIDE_BY_SIDE = 4
 
 
@@ -57,7 +58,8 @@ def diagnosis_folder(paths: Sequence[str | Path], out: str | Path | None) -> Run
         if place.exists() and not place.is_dir():
             raise ConfigError(f"out: '{place}' is a file, not a folder. Choose another.")
     held = [p.name for p in folder.path.iterdir()] if folder.path.exists() else []
-    if held and folder.study() is None and not _is_ours(folder):
+    strange = any(name not in _DRAWN for name in held)  # else one that was interrupted
+    if strange and folder.study() is None and not _is_ours(folder):
         shown = ", ".join(sorted(held)[:3]) + (", ..." if len(held) > 3 else "")
         raise ConfigError(
             f"out: folder '{out}' holds {shown}, which no diagnosis wrote. Choose a new folder, an "
@@ -94,10 +96,14 @@ def write_diagnosis(
         The same with the names of the files, and notes on what could not be drawn.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
-    for name in PICTURES:  # none of an earlier diagnosis shall stand beside these
-        for ending in ("png", "svg"):
-            (folder.path / f"diagnosis_{name}.{ending}").unlink(missing_ok=True)
+    for name in (*_DRAWN, RESULT):  # nothing of an earlier diagnosis shall stand beside these
+        (folder.path / name).unlink(missing_ok=True)
     curves, notes = _curves(rules)
+    if len(looked) > _SIDE_BY_SIDE:
+        notes.append(
+            f"Kernels and hidden representations: only the first {_SIDE_BY_SIDE} of {len(looked)} "
+            f"rules are drawn side by side, without {', '.join(list(looked)[_SIDE_BY_SIDE:])}."
+        )
     if importlib.util.find_spec("matplotlib") is None:
         notes.append(
             "No pictures: matplotlib is not installed. pip install 'fdfa[plots]' brings it."
