@@ -188,6 +188,13 @@ def test_kernels_of_a_matrix_are_its_rows_as_pictures() -> None:
     assert first_kernels(nn.Sequential(nn.Embedding(9, 4)), (1, 2, 3)) is None
 
 
+def test_a_table_of_positions_is_no_kernel() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 5, 2), nn.Flatten(), nn.Linear(5, 4))
+    model.positions = nn.Parameter(torch.zeros(4, 6))
+    assert next(iter(model.parameters())) is model.positions
+    assert first_kernels(model, (3, 2, 2)) is not None
+
+
 def test_a_kernel_stands_in_the_picture_as_it_is() -> None:
     weights = torch.arange(40 * 6, dtype=torch.float64).view(40, 1, 2, 3) - 100
     figure = kernel_picture({"dfa": weights, "fdfa": 2 * weights}, subject="digits")

@@ -41,7 +41,11 @@ def first_kernels(model: nn.Module, shape: Sequence[int]) -> Tensor | None:
         >>> first_kernels(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), (3, 2, 2)).shape
         torch.Size([5, 3, 2, 2])
     """
-    weights = (p.detach() for p in model.parameters() if p.dim() > 1)
+    weights = (  # and no table of positions, which reads nothing
+        p.detach()
+        for name, p in model.named_parameters()
+        if p.dim() > 1 and name.rpartition(".")[2].startswith("weight")
+    )
     first = next(weights, None)
     if first is None or len(shape) != 3:
         return None
