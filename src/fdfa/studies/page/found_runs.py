@@ -42,7 +42,7 @@ class Diagnosis(NamedTuple):
     Attributes:
         epoch: that was running.
         step: optimiser steps taken.
-        cosines: with the exact gradient, by parameter; without those that are no numbers.
+        cosines: with the exact gradient, by parameter; NaN where one has no direction.
     """
 
     epoch: int
@@ -277,8 +277,8 @@ def _timing(line: dict[str, Any]) -> dict[str, Any]:
 
 def _diagnosis(line: dict[str, Any]) -> Diagnosis:
     cosines = {name: entry["cosine"] for name, entry in line["parameters"].items()}
-    known = {n: float(value) for n, value in cosines.items() if isinstance(value, (int, float))}
-    return Diagnosis(int(line["epoch"]), int(line["step"]), known)
+    numbers = {n: math.nan if value is None else float(value) for n, value in cosines.items()}
+    return Diagnosis(int(line["epoch"]), int(line["step"]), numbers)
 
 
 def _matrices(path: Path, notes: list[str]) -> tuple[str, ...]:
