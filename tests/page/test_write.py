@@ -154,7 +154,7 @@ def test_runs_on_different_data_are_said_to_be(tmp_path: Path) -> None:
 
 def test_unfinished_and_failed_runs_are_said_to_be(compared: Path, tmp_path: Path) -> None:
     (compared / "runs" / "dfa-seed-2" / "results.json").unlink()
-    failed = run(tmp_path / "failed", "spsa", test=None, failure="the loss is nan")
+    failed = run(tmp_path / "failed", "spsa", test=None, failure="the loss is nan.")
     report = write_page([compared, failed], out=tmp_path / "page.html")
     page = parsed(tmp_path / "page.html")
     rows = {row["method"]: row for row in page.tables["scores"]}
@@ -162,8 +162,11 @@ def test_unfinished_and_failed_runs_are_said_to_be(compared: Path, tmp_path: Pat
     assert rows["dfa"]["test accuracy (%)"] == "55.00 ± 7.07"
     assert (rows["spsa"]["test accuracy (%)"], rows["spsa"]["finished"]) == ("-", "0 of 1")
     assert any("dfa-seed-2: unfinished: 3 of 3 epochs" in note for note in report.notes)
-    assert any("failed: the loss is nan" in note for note in report.notes)
-    assert {row["status"] for row in page.tables["runs"]} >= {"failed: the loss is nan", "finished"}
+    assert any("failed: the loss is nan. The results" in note for note in report.notes)
+    assert {row["status"] for row in page.tables["runs"]} >= {
+        "failed: the loss is nan.",
+        "finished",
+    }
 
 
 def test_a_gap_is_said_to_be_one(tmp_path: Path) -> None:

@@ -183,7 +183,8 @@ def _of_runs(entries: Sequence[Contestant]) -> Iterator[str]:
         for run in entry.runs:
             yield from run.notes
             if not run.finished:
-                yield f"{run.name}: {run.status}. The results are of the other runs, if any."
+                status = run.status.rstrip(".")  # an error's text ends a sentence of its own
+                yield f"{run.name}: {status}. The results are of the other runs, if any."
 
 
 def _body(
