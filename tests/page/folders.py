@@ -43,6 +43,7 @@ def run(
     test: float | None = 0.5,
     failure: str | None = None,
     data: str = "digits",
+    model: str = "fully-connected",
     checksum: str = "0" * 64,
     options: Mapping[str, Any] | None = None,
     training: TrainingSettings | None = None,
@@ -53,7 +54,11 @@ def run(
     lines = lines or curve(0.25, 0.5, 0.75)
     settings = training or TrainingSettings(epochs=len(lines))
     config = TrainConfig(
-        method=method, seed=seed, task=Task(data=data), training=settings, options=options or {}
+        method=method,
+        seed=seed,
+        task=Task(data=data, model=model),
+        training=settings,
+        options=options or {},
     )
     environment = {"torch": "2.13.0", "data_sha256": checksum, "git": None}
     (folder / "config.json").write_text(

@@ -16,7 +16,7 @@ import fdfa
 from fdfa.studies.page import write_page
 from tests.page.browser import Tab
 from tests.page.conftest import Opened
-from tests.page.folders import comparison
+from tests.page.folders import comparison, curve, run
 from tests.page.parsed import figures_of
 
 # Names of the curves that can be seen in each figure, by what the library has really drawn.
@@ -189,6 +189,20 @@ def test_nothing_sticks_out(width: int, tab: Tab) -> None:
     assert min(touched) >= 24  # WCAG 2.2, 2.5.8
 
 
+def test_a_long_name_and_a_flat_curve(anew: Opened, tmp_path: Path) -> None:
+    """A title without spaces is broken; an axis between two round numbers still has a scale."""
+    lines = curve(0.25, 0.5)
+    for number, line in enumerate(lines):
+        line["train"]["loss"] = 2.4 - 0.1 * number
+    model = f"mine.{'deep' * 40}:factory"
+    write_page([run(tmp_path / "run", lines=lines, model=model)], out=tmp_path / "page.html")
+    tab = anew(tmp_path / "page.html", width=400)
+    assert tab.ask("document.documentElement.scrollWidth") == 400
+    scale = tab.ask("""[...document.querySelectorAll('[data-figure="training-loss"] .ytick text')]
+        .map(tick => Number(tick.textContent))""")
+    assert len([tick for tick in scale if 2.25 < tick < 2.45]) >= 2
+
+
 def luminance(colour: str) -> float:
     """Relative luminance as WCAG 2 defines it."""
     channels = [float(each) / 255 for each in re.findall(r"[\d.]+", colour)[:3]]
@@ -256,9 +270,10 @@ def test_every_method_on_one_page(anew: Opened, tmp_path: Path) -> None:
     """Legends of many lines still leave room for the curves."""
     tests = {name: [0.5, 0.6] for name in fdfa.methods()}
     write_page([comparison(tmp_path / "all", tests)], out=tmp_path / "page.html")
-    tab = anew(tmp_path / "page.html", width=400)
-    assert tab.complaints() == []
-    assert tab.ask("document.documentElement.scrollWidth") == 400
+    for width in (1400, 400):
+        tab = anew(tmp_path / "page.html", width=width)
+        assert tab.complaints() == []
+        assert tab.ask("document.documentElement.scrollWidth") == width
     heights = tab.ask("""[...document.querySelectorAll(".plot .nsewdrag")]
         .map(each => each.getBoundingClientRect().height)""")
     assert len(heights) == 8

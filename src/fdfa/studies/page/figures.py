@@ -96,15 +96,16 @@ def figure_of(chart: Chart, names: Sequence[str]) -> dict[str, Any]:
     figure.update_xaxes(title={"text": chart.x, "standoff": 6}, automargin=True, zeroline=False)
     figure.update_yaxes(title={"text": chart.y, "standoff": 6}, automargin=True, zeroline=False)
     if chart.named:
-        figure.update_xaxes(type="category")
+        # With room for half a name at either side: a margin that grew for it would move the legend.
+        count = len({point.x for curve in chart.curves for point in curve.points})
+        figure.update_xaxes(type="category", range=[-0.5, count - 0.5])
     elif chart.x == "epoch":
         last = max(float(point.x) for curve in chart.curves for point in curve.points)
         figure.update_xaxes(tickformat="d", dtick=1 if last <= _MOST_COUNTED else None)
     elif chart.x == "optimiser step":
         figure.update_xaxes(rangemode="tozero")
     if chart.logarithmic:
-        ticks = _ticks(chart)
-        figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+        figure.update_yaxes(type="log", tickformat="~g", nticks=6)  # 0.2 in full, not 2
     content: dict[str, Any] = json.loads(figure.to_json())
     return content
 
@@ -128,16 +129,6 @@ def _line(chart: Chart, curve: Curve, name: str) -> dict[str, Any]:
         ),
         "connectgaps": False,
     }
-
-
-def _ticks(chart: Chart) -> list[float]:
-    """1, 2 and 5 times the powers of ten that a logarithmic axis reaches."""
-    values = [v for curve in chart.curves for point in curve.points for v in point.values]
-    known = [math.log10(value) for value in values if 0 < value < math.inf]
-    powers = range(math.floor(min(known, default=0)), math.ceil(max(known, default=0)) + 1)
-    # Over many powers of ten there is no room for more.
-    steps = (1, 2, 5) if len(powers) < 5 else (1,)
-    return [step * 10.0**power for power in powers for step in steps]
 
 
 def _as_it_is(text: str) -> str:
