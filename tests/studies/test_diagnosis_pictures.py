@@ -111,6 +111,18 @@ def test_a_rule_looks_the_same_in_every_picture() -> None:
     assert feedback.get_supylabel() == "relative error of the feedback map"
 
 
+@pytest.mark.parametrize("feedback", [0.95, 0.75, 0.02])
+def test_errors_can_be_read_from_their_axis(feedback: float) -> None:
+    """However few decades it has, two of its ticks or more are there to be read."""
+    figure = feedback_picture({"fdfa": [made(9.0, feedback=feedback)]}, subject="digits")
+    assert figure is not None
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    low, high = axes.get_ylim()
+    ticks = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
+    assert len([at for at, label in ticks if low <= at <= high and label.get_text()]) >= 2
+
+
 def test_shares_of_the_error_add_up_to_a_hundred() -> None:
     figure = error_picture(RULES, subject="digits")
     assert figure is not None

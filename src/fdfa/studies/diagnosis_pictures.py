@@ -263,9 +263,13 @@ def _line_across(axes: Axes, y: float, text: str = "") -> None:
 
 def _plain_numbers(axes: Axes) -> None:
     """On a logarithmic axis, numbers as they are and not as powers of ten."""
-    from matplotlib.ticker import LogLocator, StrMethodFormatter
+    from matplotlib.ticker import AutoLocator, LogLocator, NullLocator, StrMethodFormatter
 
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    low, high = axes.get_ylim()
+    decades = high >= 10 * low  # less has too few powers of ten to be read by
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if decades else AutoLocator())
+    if not decades:
+        axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_formatter("")
 
