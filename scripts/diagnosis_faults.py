@@ -23,6 +23,13 @@ DIAGNOSIS_FAULTS = (
         ("tests/diagnostics/test_closed_forms.py::test_at_few_draws[fg-a rademacher]",),
     ),
     Fault(
+        "all batches of a diagnosis meet the same noise",
+        "diagnostics/diagnosis.py",
+        "first = place * draws",
+        "first = 0",
+        ("tests/diagnostics/test_diagnose.py::test_every_batch_has_noise_of_its_own",),
+    ),
+    Fault(
         "the squared bias keeps the noise of the mean",
         "diagnostics/moments.py",
         "bias_square - V / max(R, 1)",
