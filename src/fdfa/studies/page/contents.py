@@ -1,63 +1,26 @@
-"""The tables of the page as values, before they are HTML."""
+"""What stands in the tables of the page, before it is HTML."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
 
+from fdfa.studies.page.cells import Cell, Table, missing, number_cell, spread_cell
 from fdfa.studies.page.contestants import Contestant, data_names
 from fdfa.studies.page.curves import Chart
 from fdfa.studies.page.flat import absent_somewhere, differing, in_words
 from fdfa.studies.page.found_runs import FoundRun
 from fdfa.studies.page.verdicts import Verdict
-from fdfa.studies.results import Spread
 from fdfa.studies.tables import size
 
 __all__ = [
-    "Cell",
-    "Table",
     "chart_table",
     "costs_table",
     "runs_table",
     "scores_table",
     "settings_tables",
 ]
-
-_NONE = "-"
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """One entry.
-
-    Attributes:
-        text: what is read.
-        value: by which a column is sorted, unrounded; None to sort by the text.
-        missing: whether there is nothing: it is sorted last.
-    """
-
-    text: str
-    value: float | None = None
-    missing: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Rows under heads; the first entry of a row names it.
-
-    Attributes:
-        key: a short word, for links.
-        caption: what it shows.
-        heads: of the columns.
-        rows: each as long as the heads.
-    """
-
-    key: str
-    caption: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
 
 
 def scores_table(entries: Sequence[Contestant], verdicts: Sequence[Verdict]) -> Table:
@@ -105,17 +68,17 @@ def scores_table(entries: Sequence[Contestant], verdicts: Sequence[Verdict]) -> 
 def _verdict_cells(verdict: Verdict) -> list[Cell]:
     found = verdict.paired
     if verdict.is_baseline:
-        return [Cell("baseline", 0.0), *[_missing()] * 3]
+        return [Cell("baseline", 0.0), *[missing()] * 3]
     if found is None:
-        return [_missing()] * 4
+        return [missing()] * 4
     text = f"{100 * found.difference:+.2f}"
     if found.deviation is not None:
         text += f" ± {100 * found.deviation:.2f}"
     return [
         Cell(text, 100 * found.difference),
         Cell(str(len(found.seeds)), len(found.seeds)),
-        _missing() if found.p is None else Cell(_p(found.p), found.p),
-        _missing() if verdict.adjusted is None else Cell(_p(verdict.adjusted), verdict.adjusted),
+        missing() if found.p is None else Cell(_p(found.p), found.p),
+        missing() if verdict.adjusted is None else Cell(_p(verdict.adjusted), verdict.adjusted),
     ]
 
 
@@ -153,9 +116,9 @@ def costs_table(entries: Sequence[Contestant]) -> Table:
                 Cell(entry.name),
                 spread_cell([each for each in whole if math.isfinite(each)], 2),
                 spread_cell([statistics.fmean(each) for each in timed], 3),
-                Cell(f"{time.ratio:.2f}", time.ratio) if time else _missing(),
-                Cell(f"{memory.ratio:.2f}", memory.ratio) if memory else _missing(),
-                Cell(size(memory.peak), memory.peak) if memory else _missing(),
+                Cell(f"{time.ratio:.2f}", time.ratio) if time else missing(),
+                Cell(f"{memory.ratio:.2f}", memory.ratio) if memory else missing(),
+                Cell(size(memory.peak), memory.peak) if memory else missing(),
                 spread_cell(peaks, 1),
             )
         )
@@ -179,7 +142,7 @@ def settings_tables(entries: Sequence[Contestant]) -> tuple[Table, Table, Table]
 
     def table(key: str, caption: str, names: Sequence[str]) -> Table:
         rows = [
-            (Cell(name), *(Cell(words[name]) if name in words else _missing() for words in each))
+            (Cell(name), *(Cell(words[name]) if name in words else missing() for words in each))
             for name in names
         ]
         return Table(key, caption, ("setting", *(entry.name for entry in entries)), tuple(rows))
@@ -224,8 +187,8 @@ def runs_table(entries: Sequence[Contestant]) -> Table:
             Cell(str(run.seed), run.seed),
             Cell(run.status),
             Cell(str(len(run.epochs)), len(run.epochs)),
-            _number_cell(run.accuracy, 2, scale=100),
-            _number_cell(run.loss, 4),
+            number_cell(run.accuracy, 2, scale=100),
+            number_cell(run.loss, 4),
         )
         for entry in entries
         for run in entry.runs
@@ -259,38 +222,11 @@ def chart_table(chart: Chart, entries: Sequence[Contestant]) -> Table:
                 (
                     Cell(entries[curve.contestant].name),
                     x,
-                    *(_number_cell(number, chart.digits) for number in numbers),
+                    *(number_cell(number, chart.digits) for number in numbers),
                     Cell(str(len(point.values)), len(point.values)),
                 )
             )
     return Table(f"{chart.key}-data", f"Data of “{chart.title}”", heads, tuple(rows))
-
-
-def spread_cell(values: Sequence[float | None], digits: int, *, scale: float = 1.0) -> Cell:
-    """A mean with its spread, if there is one.
-
-    Args:
-        values: one a run; None of those that have none.
-        digits: behind the point.
-        scale: of the unit.
-
-    Returns:
-        The cell; sorted by the mean.
-
-    Example:
-        >>> spread_cell([0.5, 0.7], 1, scale=100).text, spread_cell([0.5], 1).text
-        ('60.0 ± 14.1', '0.5')
-    """
-    known = [value for value in values if value is not None]
-    if not known:
-        return _missing()
-    if not all(map(math.isfinite, known)):
-        return Cell("not a number", missing=True)
-    spread = Spread.of([scale * value for value in known])
-    text = f"{spread.mean:.{digits}f}"
-    if spread.deviation is not None:
-        text += f" ± {spread.deviation:.{digits}f}"
-    return Cell(text, spread.mean)
 
 
 def seeds_in_words(seeds: Sequence[int]) -> str:
@@ -317,21 +253,9 @@ def seeds_in_words(seeds: Sequence[int]) -> str:
     )
 
 
-def _number_cell(value: float | None, digits: int, *, scale: float = 1.0) -> Cell:
-    if value is None:
-        return _missing()
-    if not math.isfinite(value):
-        return Cell("not a number", missing=True)
-    return Cell(f"{scale * value:.{digits}f}", scale * value)
-
-
 def _finished_cell(runs: Sequence[FoundRun]) -> Cell:
     finished = sum(run.finished for run in runs)
     return Cell(f"{finished} of {len(runs)}", finished)
-
-
-def _missing() -> Cell:
-    return Cell(_NONE, missing=True)
 
 
 def _p(value: float) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import fdfa
-from fdfa.studies.page.contents import Cell, Table
+from fdfa.studies.page.cells import Cell, Table
 from fdfa.studies.page.curves import Chart
 
 __all__ = [
