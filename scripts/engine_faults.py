@@ -140,14 +140,14 @@ ENGINE_FAULTS = (
     Fault(
         "every step draws the same",
         "engine/estimator.py",
-        "seeds = (self.seed, step, process_rank())",
-        "seeds = (self.seed, 0, process_rank())",
+        "seeds = (self.seed, step, 0 if self.alone else process_rank())",
+        "seeds = (self.seed, 0, 0 if self.alone else process_rank())",
         (f"{FIRST_STEP}::test_each_step_and_each_process_draws_its_own_perturbation",),
     ),
     Fault(
         "every process draws the same",
         "engine/estimator.py",
-        "seeds = (self.seed, step, process_rank())",
+        "seeds = (self.seed, step, 0 if self.alone else process_rank())",
         "seeds = (self.seed, step)",
         (f"{FIRST_STEP}::test_each_step_and_each_process_draws_its_own_perturbation",),
     ),

@@ -59,8 +59,8 @@ RUN_FAULTS = (
     Fault(
         "a diagnosis leaves a trace in the run",
         "diagnostics/alignment.py",
-        "twin = copy.deepcopy(learner)",
-        "twin = learner",
+        "twin = copy_alone(learner)  # other",
+        "twin = learner  # other",
         ("tests/diagnostics/test_watch.py",),
     ),
     Fault(
