@@ -174,6 +174,7 @@ def test_noise_is_shared_with_other_taps_and_projected() -> None:
     assert mean_deviation(torch.tensor(seen).double(), 0.0) < LIMIT
 
 
+@pytest.mark.slow
 def test_noise_where_samples_meet() -> None:
     """Batch norm: what other samples' perturbations do to an output is noise too."""
     model = nn.Sequential(

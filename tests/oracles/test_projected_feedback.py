@@ -207,8 +207,12 @@ def allocated(learner: fdfa.Estimator) -> int:
     return peak
 
 
-def test_the_memory_that_a_projection_saves_is_that_of_the_map() -> None:
+def test_the_memory_that_a_projection_saves_is_that_of_the_map(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A dense map and its first correlation, against their projected kin and P."""
+    # A process asks for it when it profiles for the first time, and never again.
+    monkeypatch.setenv("KINETO_LOG_LEVEL", "99")
     dense, projected = (
         allocated(fdfa.FDFA(many_classes(), seed=5, **options)) for options in ({}, {"rank": 64})
     )

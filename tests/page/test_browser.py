@@ -160,7 +160,7 @@ def test_by_keyboard_alone(tab: Tab) -> None:
     assert tab.ask(scrolled) > 0
 
 
-@pytest.mark.parametrize("width", [400, 1200])
+@pytest.mark.parametrize("width", [400, pytest.param(1200, marks=pytest.mark.slow)])
 def test_nothing_sticks_out(width: int, tab: Tab) -> None:
     """The page never scrolls sideways, figures fill their column, texts are large enough."""
     tab.resize(width)

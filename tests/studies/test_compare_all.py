@@ -76,6 +76,7 @@ def test_the_configuration_names_those_that_took_part(
     assert config.methods == tuple(config.options) == tuple(config.rate_shares) == names
 
 
+@pytest.mark.slow
 def test_what_was_left_out_is_still_known_after_an_interruption(
     shallow: tuple[Comparison, Path, list[int]], tmp_path: Path
 ) -> None:

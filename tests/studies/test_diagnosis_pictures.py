@@ -96,6 +96,7 @@ def test_rules_differ_in_colour_dash_and_marker() -> None:
         assert len(set(said)) == 5
 
 
+@pytest.mark.slow
 def test_a_rule_looks_the_same_in_every_picture() -> None:
     """Backpropagation has no feedback, and is not drawn there; the other keeps its colour."""
     angles = angle_picture(RULES, LAYERS, subject="digits")

@@ -90,6 +90,7 @@ class TestLowDimensionalFeedback:
         assert again.units["Q learned, rank 2, seed 0"] == lost
         assert again.report()["expectations"] == found.report()["expectations"]
 
+    @pytest.mark.slow
     def test_a_training_goes_on_where_it_was_interrupted(
         self, made: tuple[Findings, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

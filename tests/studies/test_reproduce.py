@@ -53,6 +53,7 @@ class TestMultiTangent:
         assert [line.partition(":")[0] for line in lines] == list(found.units)
         assert found.units["sphere, k = 1, seed 0"] != found.units["sphere, k = 1, seed 1"]
 
+    @pytest.mark.slow
     def test_what_is_not_as_published_is_not_judged_but_the_law_is(self) -> None:
         found = reproduce("multi-tangent", SPHERE)
         *others, law = found.expectations
@@ -60,6 +61,7 @@ class TestMultiTangent:
         assert law.met is True
         assert found.failed == 0
 
+    @pytest.mark.slow
     def test_the_law_does_not_hold_for_another_rule(self) -> None:
         """Fails if it would be met by anything that goes down."""
         units = dict(reproduce("multi-tangent", SPHERE).units)

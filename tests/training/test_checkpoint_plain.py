@@ -67,6 +67,7 @@ print(read_checkpoint(sys.argv[1]).model["w"].sum().item())
 """
 
 
+@pytest.mark.slow
 def test_no_numpy_is_needed(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", WITHOUT_NUMPY, str(tmp_path)],

@@ -256,6 +256,7 @@ def resumes_on(threads: int, names: Sequence[str], folder: pathlib.Path) -> None
     assert done.stdout.split() == list(names)
 
 
+@pytest.mark.slow
 def test_on_two_threads(tmp_path: pathlib.Path) -> None:
     resumes_on(2, ["backpropagation-default", "fdfa-momentum"], tmp_path)
 
