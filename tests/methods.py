@@ -137,7 +137,7 @@ CASES = tuple(Case(info, id, options) for info in METHODS for id, options in inf
 # In the fast suite: the first case of one method for each part of the engine, and those of fdfa
 # that take another way through it. All the others are marked slow.
 _ONE_A_PART = ("backpropagation", "dfa", "fdfa", "fg-a", "fa", "fg-w")
-_WAYS = ("fdfa-adam", "fdfa-unbiased", "fdfa-finite-difference")
+_WAYS = ("fdfa-unbiased", "fdfa-finite-difference")
 FAST_CASES = tuple(
     case
     for case in CASES

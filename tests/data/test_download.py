@@ -217,7 +217,11 @@ def started(server: Mirror, folder: Path) -> subprocess.Popen:
     return process
 
 
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl-c"])
+@pytest.mark.parametrize(
+    "stop",
+    [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+    ids=["kill", "ctrl-c"],
+)
 def test_a_stopped_process_leaves_what_the_next_goes_on_from(
     tmp_path: Path, server: Mirror, stop: signal.Signals
 ) -> None:

@@ -41,6 +41,9 @@ from tests.training.networks import busy, dense, pictures, points
 
 BY_NAME = {str(case): case for case in CASES}
 
+# Rules with maps, and without taps.
+RESUMED = ("fdfa-momentum", "fg-w-normal")
+
 
 def collected(function: Callable[..., None]) -> Callable[..., None]:
     """Leaves no trainer to the garbage: one that outlives its process group can hang or abort."""
@@ -123,7 +126,7 @@ def two_processes_learn_what_one_learns(rank: int, name: str) -> None:
         assert len(set(gathered(tuple((r.train, r.validation) for r in results)))) == 1
 
 
-@check(*FAST, slow=SLOW)
+@check(*RESUMED, slow=[name for name in (*FAST, *SLOW) if name not in RESUMED])
 @collected
 def resumes_under_two_processes(rank: int, name: str) -> None:
     """Batch norm, dropout, augmentation, patience; cut within an epoch and at its end."""
