@@ -26,7 +26,7 @@ from fdfa.studies.recommend import RecommendConfig, recommend
 from fdfa.studies.reproduce import reproduce
 from fdfa.studies.reproduce.low_dimensional_feedback import LowDimensionalFeedbackSettings
 from fdfa.studies.reproduce.multi_tangent import MultiTangentSettings
-from fdfa.studies.reproduce.variance import VarianceSettings
+from fdfa.studies.reproduce.variance.settings import VarianceSettings
 from fdfa.studies.scoring import score_on
 from fdfa.studies.setup import Diagnose, Machine, Records, TrainConfig
 from fdfa.studies.task import Task, load_data, model_options, resolved

@@ -22,7 +22,7 @@ from fdfa.methods.fg_a import FGA
 from fdfa.studies.reproduce import reproduce
 from fdfa.studies.reproduce.findings import Findings
 from fdfa.studies.reproduce.pictures import write_panels
-from fdfa.studies.reproduce.variance import VarianceSettings, expectations, panels
+from fdfa.studies.reproduce.variance import expectations, panels
 from fdfa.studies.reproduce.variance.bands import largest, share_of_band
 from fdfa.studies.reproduce.variance.cases import Case
 from fdfa.studies.reproduce.variance.draws import _mean, warm_up
@@ -30,7 +30,8 @@ from fdfa.studies.reproduce.variance.settings import (
     INNOVATION,
     MOMENTUM,
     RULES,
-    Place,
+    GridPoint,
+    VarianceSettings,
     places,
 )
 from fdfa.studies.run_folder import RunFolder
@@ -159,7 +160,7 @@ class TestWrongRules:
             right(self, lesson)
 
         monkeypatch.setattr(FDFA, "teach", wrong)
-        case = Case(ONE, Place("digits", "relu", 16, 1), fdfa.data.load("digits"))
+        case = Case(ONE, GridPoint("digits", "relu", 16, 1), fdfa.data.load("digits"))
         rule = MOMENTUM if update == "momentum" else INNOVATION
         assert share_of_band(case.measured(rule)["variance"], 1 - 1e-5) > 1
 
@@ -205,7 +206,7 @@ class TestWrongRules:
 
 
 def test_a_wide_network_is_measured_in_float32_but_for_its_decay() -> None:
-    data, place = fdfa.data.load("digits"), Place("digits", "linear", 1024, 2)
+    data, place = fdfa.data.load("digits"), GridPoint("digits", "linear", 1024, 2)
     narrow = dataclasses.replace(place, width=64)
     assert Case(ONE, place, data).batch[0].dtype == torch.float32
     assert Case(ONE, narrow, data).batch[0].dtype == torch.float64
@@ -268,7 +269,7 @@ def test_the_librarys_own_rules_at_20_000_draws(rule: str, kind: Any) -> None:
     Of the momentum 5,000 draws' worth, of the innovation 1,250 learners.
     """
     settings = dataclasses.replace(SMALL, draws=20_000, feedback_rate=0.5, batch=4)
-    case = Case(settings, Place("digits", kind, 4, 2), fdfa.data.load("digits"))
+    case = Case(settings, GridPoint("digits", kind, 4, 2), fdfa.data.load("digits"))
     unit = case.measured(rule)
     four = 0.99993666  # of a normal distribution
     for number in (unit["variance"], unit["slope"], *unit["layers"].values()):

@@ -49,7 +49,7 @@ class Leaf:
         """Let the row rest that no direction moves.
 
         Args:
-            part: of one direction, or of several, (..., *shape); written to.
+            part: of one direction, or of several, ``(..., *shape)``; written to.
 
         Returns:
             The same tensor.

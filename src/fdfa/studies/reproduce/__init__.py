@@ -18,6 +18,7 @@ from fdfa.studies.reproduce import (
 )
 from fdfa.studies.reproduce.findings import Expectation, Findings, Grid, Units
 from fdfa.studies.reproduce.pictures import Panel, write_panels
+from fdfa.studies.reproduce.variance.settings import VarianceSettings
 from fdfa.studies.run_folder import RunFolder
 
 __all__ = ["Reproduction", "reproduce", "reproductions"]
@@ -73,7 +74,7 @@ _REGISTRY = (
         "variance",
         "the variance of gradient estimates by width and depth, beside exact theory",
         "Bacho & Chu 2024, arXiv:2212.07282",
-        variance.VarianceSettings,
+        VarianceSettings,
         variance.measure,
         variance.expectations,
         variance.grids,

@@ -23,7 +23,7 @@ from fdfa.studies.reproduce.variance.settings import (
     places,
 )
 
-__all__ = ["VarianceSettings", "expectations", "grids", "measure", "panels"]
+__all__ = ["expectations", "grids", "measure", "panels"]
 
 
 def measure(settings: VarianceSettings, units: Units) -> None:

@@ -11,7 +11,7 @@ from fdfa.studies.reproduce.variance.settings import (
     FGA,
     MOMENTUM,
     RULES,
-    Place,
+    GridPoint,
     VarianceSettings,
     name_of,
     places,
@@ -145,7 +145,7 @@ def bound(settings: VarianceSettings) -> float:
 
 
 def ratio(
-    units: Mapping[str, Any], place: Place, confidence: float
+    units: Mapping[str, Any], place: GridPoint, confidence: float
 ) -> tuple[float, float, float, float]:
     """FDFA's variance as a share of FG-A's.
 

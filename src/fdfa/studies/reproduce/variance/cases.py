@@ -30,7 +30,7 @@ from fdfa.studies.reproduce.variance.settings import (
     MEAN,
     MOMENTUM,
     PROJECTION,
-    Place,
+    GridPoint,
     VarianceSettings,
 )
 from fdfa.studies.threads import suitable_threads, using_threads
@@ -56,7 +56,7 @@ class Case:
     """
 
     def __init__(
-        self, settings: VarianceSettings, place: Place, data: Dataset, *, exactly: bool = False
+        self, settings: VarianceSettings, place: GridPoint, data: Dataset, *, exactly: bool = False
     ) -> None:
         self.settings, self.place, self.data, self.exactly = settings, place, data, exactly
 

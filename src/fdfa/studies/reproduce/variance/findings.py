@@ -21,7 +21,7 @@ from fdfa.studies.reproduce.variance.bands import (
 from fdfa.studies.reproduce.variance.settings import (
     INNOVATION,
     RULES,
-    Place,
+    GridPoint,
     VarianceSettings,
     decay_name,
     decaying,
@@ -81,7 +81,7 @@ def _bounded(subject: str, kind: str, bands: Sequence[Sequence[float]], most: fl
     return Expectation(what, 0.0, share / low, share / most, True, _BOUNDED[kind])
 
 
-def _decayed(place: Place, path: Sequence[Mapping[str, float]]) -> list[Expectation]:
+def _decayed(place: GridPoint, path: Sequence[Mapping[str, float]]) -> list[Expectation]:
     """Geometric decay, until rounding is all that is left."""
     first, last = path[0], [point for point in path if point["expected"] > _STEEP][-1]
     found, expected = (

@@ -15,7 +15,7 @@ from fdfa.studies.reproduce.variance.settings import (
     MOMENTUM,
     PROJECTION,
     RULES,
-    Place,
+    GridPoint,
     VarianceSettings,
     decay_name,
     decaying,
@@ -44,7 +44,7 @@ class _Axis:
     subject: str
     common: str
     x: str
-    places: Mapping[int, Place]
+    places: Mapping[int, GridPoint]
 
     @property
     def title(self) -> str:
@@ -78,11 +78,11 @@ def grids(settings: VarianceSettings, units: Measured) -> list[Grid]:
     return found
 
 
-def _row(axis: _Axis, value: Callable[[Place], float]) -> list[str]:
+def _row(axis: _Axis, value: Callable[[GridPoint], float]) -> list[str]:
     return [axis.subject, *(f"{value(place):.2g}" for place in axis.places.values())]
 
 
-def _bias(units: Measured, rule: str, place: Place) -> float:
+def _bias(units: Measured, rule: str, place: GridPoint) -> float:
     bias: float = units[name_of(place, rule)]["squared bias"]
     return bias if bias > _ROUNDING else 0.0
 
@@ -92,7 +92,7 @@ def _by_width(settings: VarianceSettings) -> list[_Axis]:
     axes = []
     for data in settings.data:
         for kind in settings.networks:
-            places = {w: Place(data, kind, w, settings.depth) for w in sorted(settings.widths)}
+            places = {w: GridPoint(data, kind, w, settings.depth) for w in sorted(settings.widths)}
             first = next(iter(places.values()))
             axes.append(_Axis(first.subject, f"depth {settings.depth}", "width", places))
     return axes
@@ -102,7 +102,7 @@ def _by_depth(settings: VarianceSettings) -> list[_Axis]:
     axes = []
     for data in settings.data:
         for kind in settings.networks:
-            places = {d: Place(data, kind, settings.width, d) for d in sorted(settings.depths)}
+            places = {d: GridPoint(data, kind, settings.width, d) for d in sorted(settings.depths)}
             first = next(iter(places.values()))
             axes.append(_Axis(first.subject, f"width {settings.width}", "depth", places))
     return axes

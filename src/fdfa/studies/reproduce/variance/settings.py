@@ -16,7 +16,7 @@ __all__ = [
     "MOMENTUM",
     "PROJECTION",
     "RULES",
-    "Place",
+    "GridPoint",
     "VarianceSettings",
     "decay_name",
     "decaying",
@@ -98,7 +98,7 @@ class VarianceSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class GridPoint:
     """Where a variance is measured.
 
     Attributes:
@@ -123,7 +123,7 @@ class Place:
         return f"{self.data}, {_IN_WORDS[self.kind]}"
 
 
-def places(settings: VarianceSettings) -> list[Place]:
+def places(settings: VarianceSettings) -> list[GridPoint]:
     """Every network on every data set, each once.
 
     Args:
@@ -144,14 +144,14 @@ def places(settings: VarianceSettings) -> list[Place]:
         ]
     )
     return [
-        Place(data, kind, *size)
+        GridPoint(data, kind, *size)
         for data in settings.data
         for kind in settings.networks
         for size in sizes
     ]
 
 
-def decaying(settings: VarianceSettings) -> list[Place]:
+def decaying(settings: VarianceSettings) -> list[GridPoint]:
     """Where the innovation's noise is followed until it is gone: one linear network a data set.
 
     Args:
@@ -161,10 +161,10 @@ def decaying(settings: VarianceSettings) -> list[Place]:
         The places; none if no linear network is measured.
     """
     linear = "linear" in settings.networks
-    return [Place(d, "linear", settings.width, settings.depth) for d in settings.data if linear]
+    return [GridPoint(d, "linear", settings.width, settings.depth) for d in settings.data if linear]
 
 
-def name_of(place: Place, rule: str) -> str:
+def name_of(place: GridPoint, rule: str) -> str:
     """The name under which a measurement is kept.
 
     Args:
@@ -177,7 +177,7 @@ def name_of(place: Place, rule: str) -> str:
     return f"{place.subject}, {place.depth} x {place.width}, {rule}"
 
 
-def decay_name(place: Place) -> str:
+def decay_name(place: GridPoint) -> str:
     """The name under which a decay is kept.
 
     Args:
