@@ -114,12 +114,14 @@ def test_sgd_on_the_maps_is_the_average() -> None:
         )
 
 
-def test_adam_on_the_maps_is_adam_by_hand_on_b_minus_the_lesson() -> None:
+@pytest.mark.parametrize("named", [True, False], ids=["adam", "factory"])
+def test_adam_on_the_maps_is_adam_by_hand_on_b_minus_the_lesson(named: bool) -> None:
     lr, beta1, beta2, eps = 3e-2, 0.9, 0.999, 1e-8
     model = linear_readout(4, 2)
-    learner = fdfa.FDFA(
-        model, taps=["0"], feedback_update=lambda maps: torch.optim.Adam(maps, lr=lr), seed=4
-    )
+    update = {"feedback_update": "adam", "feedback_rate": lr}
+    if not named:
+        update = {"feedback_update": lambda maps: torch.optim.Adam(maps, lr=lr)}
+    learner = fdfa.FDFA(model, taps=["0"], **update, seed=4)
     # The same probes at rate 1 leave each step's d^T p / N in the twin's map.
     twin = fdfa.FDFA(copy.deepcopy(model), taps=["0"], feedback_rate=1.0, seed=4)
     B = torch.zeros(2, 4).double()
@@ -194,9 +196,8 @@ def test_innovation_sees_what_all_taps_together_foretell() -> None:
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_a_derivative_that_is_not_finite_teaches_nothing(update: str, poison: float) -> None:
     """One bad batch must not stay in the map for ever; the next good one teaches again."""
-    rules = {"adam": lambda maps: torch.optim.Adam(maps, lr=0.1)}
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2), nn.Tanh()).double()
-    learner = fdfa.FDFA(model, taps=["0"], feedback_update=rules.get(update, update))
+    learner = fdfa.FDFA(model, taps=["0"], feedback_update=update)
     frozen_step(learner, torch.randn(8, 3).double())
     before = learner.feedback["0"].weight.clone()
     bad = torch.randn(8, 3).double()

@@ -14,7 +14,6 @@ from tests.records.info import (
     ErrorInput,
     Excuses,
     MethodInfo,
-    adam_on_maps,
 )
 
 
@@ -64,7 +63,7 @@ RECORDS = (
         cases=(
             ("momentum", {"feedback_rate": 0.3}),
             ("innovation", {"feedback_rate": 0.2, "feedback_update": "innovation"}),
-            ("adam", {"feedback_update": adam_on_maps}),
+            ("adam", {"feedback_rate": 0.1, "feedback_update": "adam"}),
             ("rademacher", {"feedback_rate": 0.3, "noise": "rademacher"}),
             ("every-4", {"feedback_rate": 0.3, "probe_every": 4}),
             ("finite-difference", {"feedback_rate": 0.3, "probe": "finite-difference"}),

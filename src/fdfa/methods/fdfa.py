@@ -5,6 +5,7 @@ Probes taken during inference teach the direct feedback connections.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
@@ -26,7 +27,7 @@ __all__ = [
     "RECORDS",
 ]
 
-_UPDATES = ("momentum", "innovation")
+_UPDATES = ("momentum", "innovation", "adam")
 _CREDITS = ("plain", "unbiased")
 
 
@@ -41,8 +42,9 @@ class FDFA(TappedEstimator):
     - ``"innovation"``: ``B_l <- B_l + (a / N) (d - sum_m p_m B_m^T)^T p_l``: the same mean, and a
       noise that vanishes as B approaches the Jacobian; stable for ``a < 2 N / (N + n + 1)``, n the
       number of all perturbed units;
-    - a factory such as ``lambda maps: torch.optim.Adam(maps, lr=1e-4)`` (the authors' code): one
-      optimiser a map, on the gradient ``B_l - d^T p_l / N``. ``SGD(lr=a)`` is ``"momentum"``.
+    - ``"adam"`` (the authors' code, with a = 1e-4): Adam(lr=a) on ``B_l - d^T p_l / N``;
+    - a factory such as ``lambda maps: torch.optim.SGD(maps, lr=0.1, momentum=0.9)``: one optimiser
+      a map, on that gradient. ``SGD(lr=a)`` is ``"momentum"``.
 
     Maps start at zero: in the first step hidden blocks get no credit. The credit uses the map from
     before the step.
@@ -60,8 +62,8 @@ class FDFA(TappedEstimator):
         depth: with ``"auto"``, blocks of this many weight layers, counted from the input.
         sample_dims: number of leading dimensions that count samples.
         output: which entry of the model's return value is the output (N, K, ...).
-        feedback_rate: a in (0, 1]; 1 forgets everything but the last probe. Unused with an
-            optimiser.
+        feedback_rate: a in (0, 1]; 1 forgets everything but the last probe, except with
+            ``"adam"``. Unused with an optimiser of your own.
         feedback_update: how a probe teaches the maps.
         credit: ``"plain"`` (the paper's), or ``"unbiased"``.
         coefficient: b of the unbiased credit in [0, 1]; or ``"running"``, which estimates the b of
@@ -101,7 +103,7 @@ class FDFA(TappedEstimator):
         sample_dims: int = 1,
         output: str | int | None = None,
         feedback_rate: float = 0.01,
-        feedback_update: Literal["momentum", "innovation"] | FeedbackOptimizer = "momentum",
+        feedback_update: Literal["momentum", "innovation", "adam"] | FeedbackOptimizer = "momentum",
         credit: Literal["plain", "unbiased"] = "plain",
         coefficient: float | Literal["running"] = 1.0,
         noise: Literal["normal", "rademacher"] = "normal",
@@ -194,8 +196,10 @@ class FDFA(TappedEstimator):
                 feedback.weight.lerp_(correlation, rate)
             elif update == "innovation":
                 feedback.weight.add_(correlation, alpha=rate)
-            elif callable(update):
-                feedback.step(torch.sub(feedback.weight, correlation), update)
+            else:
+                adam = functools.partial(torch.optim.Adam, lr=rate)
+                factory = update if callable(update) else adam
+                feedback.step(torch.sub(feedback.weight, correlation), factory)
 
     def state_conflicts(self, state: Mapping[str, Any]) -> list[str]:
         """Adds the running coefficient to what must fit."""
