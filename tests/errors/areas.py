@@ -20,6 +20,7 @@ from tests.errors.models_cases import MODELS_CASES
 from tests.errors.page_cases import PAGE_CASES
 from tests.errors.perturbation_cases import PERTURBATION_CASES
 from tests.errors.provoke import Case
+from tests.errors.reproduce_cases import REPRODUCE_CASES
 from tests.errors.resume_cases import RESUME_CASES
 from tests.errors.studies_cases import STUDIES_CASES
 from tests.errors.target_cases import TARGET_CASES
@@ -34,7 +35,9 @@ AREAS: Final[dict[str, list[Case]]] = {
     "data": [*DATA_SET_CASES, *DATA_OWN_CASES, *DATA_DOWNLOAD_CASES],
     "models": MODELS_CASES,
     "training": [*TRAINING_CASES, *RESUME_CASES, *CHECKPOINT_CASES],
-    "studies": [*STUDIES_CASES, *DIAGNOSE_CASES, *FOLDER_CASES, *PAGE_CASES],
+    "studies": [
+        *(*STUDIES_CASES, *DIAGNOSE_CASES, *FOLDER_CASES, *PAGE_CASES, *REPRODUCE_CASES),
+    ],
     "cli": CLI_CASES,
     "diagnostics": DIAGNOSTICS_CASES,
     # beside those of tests/engine, whose texts stand in errors.json
@@ -61,6 +64,7 @@ _HOMES: Final = {
     "models": "models/",
     "folder": "studies/run_folder studies/records studies/resume studies/saved_options",
     "page": "studies/page/",
+    "reproduce": "studies/reproduce/declar studies/reproduce/planned",
     "diagnose": "studies/diagnos studies/run_groups cli/diagnosing",
     "studies": "studies/",
     "cli": "cli/",

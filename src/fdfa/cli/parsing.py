@@ -54,6 +54,9 @@ _ONCE = (
     "augment",
     "log",
     "diagnose",
+    "budget",
+    "tasks",
+    "rules",
 )
 
 

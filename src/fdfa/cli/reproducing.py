@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -12,8 +13,10 @@ from rich.console import Console
 from rich.text import Text
 
 from fdfa.cli.command import Shown, first_line, print_files, print_json
-from fdfa.studies.reproduce import Reproduction, reproduce, reproductions
+from fdfa.studies.reproduce import Reproduction, declared_in, reproduce, reproductions
+from fdfa.studies.reproduce.planned_runs import TableSettings
 from fdfa.studies.reproduce.report import findings_report, reproductions_report
+from fdfa.studies.typed_options import typed_options
 
 __all__ = ["REPRODUCED", "Reproduce"]
 
@@ -40,8 +43,9 @@ class _Made(Shown):
     """How a published result is made again.
 
     Attributes:
-        out: a folder for settings, measurements, results and a picture; where the same was begun
-            there, it goes on.
+        out: a folder for settings, measurements, results, report and a picture; where the same was
+            begun there, it goes on.
+        budget: scale the study down until it takes no longer, as in minutes=30.
         overwrite: replace the files of an earlier run in that folder; others are left alone.
         quiet: show no progress.
     """
@@ -49,8 +53,13 @@ class _Made(Shown):
     reproduction: ClassVar[Reproduction]
 
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    budget: Mapping[str, str] = dataclasses.field(default_factory=dict)
     overwrite: bool = False
     quiet: bool = False
+
+    def study(self) -> Reproduction:
+        """What is made."""
+        return self.reproduction
 
     def run(self, out: Console, err: Console) -> int:
         """Make it again, and show what was found beside what was expected."""
@@ -59,11 +68,17 @@ class _Made(Shown):
             if not self.quiet:
                 err.print(Text(line), soft_wrap=True)
 
-        kind = self.reproduction.settings
+        study = self.study()
+        kind = study.settings
         settings = kind(**{f.name: getattr(self, f.name) for f in dataclasses.fields(kind)})
         try:
             found = reproduce(
-                self.reproduction.name, settings, out=self.out, overwrite=self.overwrite, told=told
+                study,
+                settings,
+                out=self.out,
+                overwrite=self.overwrite,
+                minutes=_minutes(self.budget),
+                told=told,
             )
         except KeyboardInterrupt:
             how = "The same command goes on." if self.out else "--out FOLDER would have kept it."
@@ -74,7 +89,34 @@ class _Made(Shown):
         else:
             out.print(findings_report(found))
             print_files(out, found.files)
-        return 1 if found.failed else 0
+        return 1 if found.failed or found.failed_runs else 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Declared(_Made, TableSettings):
+    """Train every rule on every task of a study that a file of your own declares.
+
+    Attributes:
+        file: of the study, TOML.
+    """
+
+    EXAMPLE: ClassVar = "fdfa reproduce study mine.toml --out runs/mine"
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+
+    def study(self) -> Reproduction:
+        """What the file declares."""
+        return declared_in(self.file)
+
+
+def _minutes(budget: Mapping[str, str]) -> float | None:
+    """What was typed behind ``--budget``."""
+
+    def kept_to(minutes: float) -> float:
+        return minutes
+
+    given = typed_options(budget, kept_to, valid=["minutes"], owner="budget")
+    return given.get("minutes")
 
 
 def _command(reproduction: Reproduction) -> Any:
@@ -98,6 +140,7 @@ def _command(reproduction: Reproduction) -> Any:
 
 REPRODUCED: dict[str, Any] = {
     "list": List,
+    "study": _Declared,
     **{name: _command(reproduction) for name, reproduction in reproductions().items()},
 }
 

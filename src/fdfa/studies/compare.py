@@ -14,7 +14,6 @@ from torch import nn
 from fdfa.errors import ConfigError
 from fdfa.methods import methods
 from fdfa.studies.costs import Costs, fresh_learner, measured_costs, serving
-from fdfa.studies.json_values import plain
 from fdfa.studies.network import build_network
 from fdfa.studies.options import resolved_options
 from fdfa.studies.plots import write_learning_curves
@@ -23,6 +22,7 @@ from fdfa.studies.records import from_json
 from fdfa.studies.results import Comparison, summarize
 from fdfa.studies.run_folder import RunFolder
 from fdfa.studies.runs import Run, StudyObserver, perform, recall, weight_matrices
+from fdfa.studies.same_run import check_same_run
 from fdfa.studies.setup import CompareConfig, TrainConfig
 from fdfa.studies.sinks import check_records
 from fdfa.studies.task import resolved
@@ -192,7 +192,7 @@ def _run(
     """A run in a folder of its own; from its record, if it was finished before."""
     own = None if folder is None else folder.run(f"{config.method}-seed-{config.seed}")
     if own is not None:
-        _check_own(own, config)
+        check_same_run(own, config)
         if (before := recall(own)) is not None:
             observer.run_started(config.method, config.seed)
             observer.run_finished(before)
@@ -206,21 +206,6 @@ def _run(
         own.write_json("results.json", TrainReport(run, parameters).report())
     observer.run_finished(run)
     return run
-
-
-def _check_own(folder: RunFolder, config: TrainConfig) -> None:
-    """A run that lies there already must be this one."""
-    content = folder.read_json("config.json")
-    if content is None:
-        return
-    saved = content.get("train") if isinstance(content, dict) else None
-    wanted = plain(config)
-    for name in ("method", "options", "seed", "task", "training"):
-        if not isinstance(saved, dict) or saved.get(name) != wanted[name]:
-            raise ConfigError(
-                f"'{folder.path}' holds a run with another {name} than this comparison's. Choose "
-                "another folder, or move that one away."
-            )
 
 
 def comparison_spelled_out(config: CompareConfig) -> CompareConfig:

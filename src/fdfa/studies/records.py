@@ -106,7 +106,9 @@ def _record(kind: Any, content: Any, where: str) -> Any:
             or field.default_factory is not dataclasses.MISSING
         )
         if name not in content and not has_default:
-            raise ConfigError(f"{where}: key {name!r} is missing. Put the file back as it was.")
+            raise ConfigError(
+                f"{where}: key {name!r} is missing. Add it, or put the file back as it was."
+            )
     values = {key: _value(hints[key], value, _below(where, key)) for key, value in content.items()}
     try:
         return kind(**values)
@@ -151,5 +153,5 @@ def _number_or_text(kind: Any, content: Any, where: str) -> Any:
 
 def _expect(right: bool, wanted: str, content: Any, where: str) -> None:
     if not right:
-        shown = repr(content) if isinstance(content, str) else json.dumps(content)
+        shown = repr(content) if isinstance(content, str) else json.dumps(content, default=str)
         raise ConfigError(f"{where} must be {wanted}, not {shown[:80]}.")

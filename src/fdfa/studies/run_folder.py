@@ -37,6 +37,7 @@ _OURS = (
         for ending in ("png", "svg")
     ),
     "units.json",
+    "report.md",
     "reproduction.png",
     "reproduction.svg",
 )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fdfa.errors import ConfigError
+from fdfa.errors import ConfigError, FDFAError
 from fdfa.studies.learners import make_learner
 from fdfa.studies.options import resolved_options, seeded
 from fdfa.studies.plots import write_learning_curves
@@ -55,6 +55,7 @@ def train(
     out: str | Path | None = None,
     overwrite: bool = False,
     observer: StudyObserver | None = None,
+    failures: type[Exception] = FDFAError,
 ) -> TrainReport:
     """Train one network by one method; look at the test examples once, at the end.
 
@@ -64,6 +65,7 @@ def train(
             ``model.safetensors``, ``results.json`` and learning curves.
         overwrite: whether the files of an earlier run in it may be replaced.
         observer: is told of the progress.
+        failures: what, when it is raised in a step, ends the run as failed and is not raised again.
 
     Returns:
         What came of it; a loss that was not finite is reported in ``run.failure``.
@@ -92,13 +94,13 @@ def train(
         rehearse(config, _learner(config, start), start.data)
         config = dataclasses.replace(config, machine=start.machine)
         if out is None:
-            return _trained(config, start, None, observer)
+            return _trained(config, start, None, observer, failures)
         with _new_folder(out, overwrite=overwrite) as folder:
             if Processes.present().first:
                 content = {"train": config, "environment": start.environment}
                 folder.write_json("config.json", content)
             Processes.present().from_first(None)  # nobody reads in the folder before it is ready
-            return _trained(config, start, folder, observer)
+            return _trained(config, start, folder, observer, failures)
 
 
 @contextlib.contextmanager
@@ -117,6 +119,7 @@ def continue_training(
     *,
     environment: Mapping[str, Any],
     observer: StudyObserver | None = None,
+    failures: type[Exception] = FDFAError,
 ) -> TrainReport:
     """Go on with a run at its last checkpoint, or from the start if it has none yet.
 
@@ -125,6 +128,7 @@ def continue_training(
         config: that stands in it.
         environment: in which it was started.
         observer: is told of the progress.
+        failures: what, when it is raised in a step, ends the run as failed and is not raised again.
 
     Returns:
         What came of it: bit for bit what it would have been without the interruption.
@@ -151,7 +155,7 @@ def continue_training(
             )
         first = Processes.present().first
         with folder.held() if first else contextlib.nullcontext():
-            return _trained(config, start, folder, observer)
+            return _trained(config, start, folder, observer, failures)
 
 
 def spelled_out(config: TrainConfig) -> TrainConfig:
@@ -180,6 +184,7 @@ def _trained(
     start: Prepared,
     folder: RunFolder | None,
     observer: StudyObserver,
+    failures: type[Exception],
 ) -> TrainReport:
     run = perform(
         config,
@@ -187,6 +192,7 @@ def _trained(
         start.data,
         observer=observer,
         folder=folder,
+        failures=failures,
     )
     report = TrainReport(run, sum(p.numel() for p in start.network.parameters()))
     if folder is None or not Processes.present().first:

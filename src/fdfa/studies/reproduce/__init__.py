@@ -1,27 +1,25 @@
-"""Published results, made again: one module each, one line here."""
+"""Published results, made again: each study is one file in ``declared``."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fdfa.errors import ConfigError, unknown_name
-from fdfa.studies.environment import surroundings
-from fdfa.studies.json_values import plain
-from fdfa.studies.reproduce import (
-    low_dimensional_feedback,
-    multi_tangent,
-    multi_tangent_findings,
-    variance,
-)
-from fdfa.studies.reproduce.findings import Expectation, Findings, Grid, Units
-from fdfa.studies.reproduce.pictures import Panel, write_panels
-from fdfa.studies.reproduce.variance.settings import VarianceSettings
+from fdfa.studies.reproduce.declaration import Measurement, TrainingTable, read_declaration
+from fdfa.studies.reproduce.findings import Findings
+from fdfa.studies.reproduce.markdown import command_for
+from fdfa.studies.reproduce.measuring import measured, settings_kind, within_budget
+from fdfa.studies.reproduce.planned_runs import TableSettings
+from fdfa.studies.reproduce.table import table_made
 from fdfa.studies.run_folder import RunFolder
 
-__all__ = ["Reproduction", "reproduce", "reproductions"]
+__all__ = ["Reproduction", "declared_in", "reproduce", "reproductions"]
+
+_DECLARED = Path(__file__).with_name("declared")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,57 +28,49 @@ class Reproduction:
 
     Attributes:
         name: for :func:`reproduce` and the command line.
-        summary: one line.
-        source: the paper.
-        settings: the class of its settings; its defaults are those of the paper.
-        measure: makes all measurements.
-        expectations: compares them with what was expected.
-        grids: puts them into tables.
-        panels: shows them.
+        declaration: what its file says.
     """
 
     name: str
-    summary: str
-    source: str
-    settings: type
-    measure: Callable[[Any, Units], None]
-    expectations: Callable[[Any, Mapping[str, Any]], Sequence[Expectation]]
-    grids: Callable[[Any, Mapping[str, Any]], Sequence[Grid]]
-    panels: Callable[[Any, Mapping[str, Any]], Sequence[Panel]]
+    declaration: TrainingTable | Measurement
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        return self.declaration.summary
+
+    @property
+    def source(self) -> str:
+        """The paper."""
+        return self.declaration.source
+
+    @property
+    def settings(self) -> type[Any]:
+        """The class of its settings; its defaults are those of the paper."""
+        if isinstance(self.declaration, TrainingTable):
+            return TableSettings
+        return settings_kind(self.declaration)
 
 
-_REGISTRY = (
-    Reproduction(
-        "multi-tangent",
-        "forward gradients along several tangents, on test functions and digits",
-        "Fluegel et al. 2025, arXiv:2410.17764",
-        multi_tangent.MultiTangentSettings,
-        multi_tangent.measure,
-        multi_tangent_findings.expectations,
-        multi_tangent_findings.grids,
-        multi_tangent_findings.panels,
-    ),
-    Reproduction(
-        "low-dimensional-feedback",
-        "how few dimensions the error needs on its way back",
-        "Hanut & Kadmon 2025, arXiv:2502.20580",
-        low_dimensional_feedback.LowDimensionalFeedbackSettings,
-        low_dimensional_feedback.measure,
-        low_dimensional_feedback.expectations,
-        low_dimensional_feedback.grids,
-        low_dimensional_feedback.panels,
-    ),
-    Reproduction(
-        "variance",
-        "the variance of gradient estimates by width and depth, beside exact theory",
-        "Bacho & Chu 2024, arXiv:2212.07282",
-        VarianceSettings,
-        variance.measure,
-        variance.expectations,
-        variance.grids,
-        variance.panels,
-    ),
-)
+def declared_in(path: str | Path) -> Reproduction:
+    """The study that a file of one's own declares.
+
+    Args:
+        path: of the TOML file; its name without the ending is that of the study.
+
+    Returns:
+        The study, for :func:`reproduce`.
+
+    Raises:
+        ConfigError: if something in the file cannot be; naming file and place.
+    """
+    path = Path(path)
+    return Reproduction(path.stem, read_declaration(path))
+
+
+@functools.cache
+def _registry() -> tuple[Reproduction, ...]:
+    return tuple(declared_in(path) for path in sorted(_DECLARED.glob("*.toml")))
 
 
 def reproductions() -> dict[str, Reproduction]:
@@ -93,27 +83,30 @@ def reproductions() -> dict[str, Reproduction]:
         >>> reproductions()["multi-tangent"].source
         'Fluegel et al. 2025, arXiv:2410.17764'
     """
-    return {reproduction.name: reproduction for reproduction in _REGISTRY}
+    return {reproduction.name: reproduction for reproduction in _registry()}
 
 
 def reproduce(
-    name: str,
+    study: str | Reproduction,
     settings: Any = None,
     *,
     out: str | Path | None = None,
     overwrite: bool = False,
+    minutes: float | None = None,
     told: Callable[[str], None] | None = None,
 ) -> Findings:
     """Make a published result again, and compare it with what was expected.
 
     With a folder, each part that is measured is kept at once: the same call goes on where an
-    earlier one was interrupted.
+    earlier one was interrupted, and a run that is finished is not repeated.
 
     Args:
-        name: of the reproduction.
+        study: name of the reproduction; or what :func:`declared_in` found in a file.
         settings: of the class that it names; None for those of the paper.
-        out: folder for ``config.json``, ``units.json``, ``results.json`` and a picture.
+        out: folder for ``config.json``, what was measured, ``results.json``, ``report.md`` and a
+            picture.
         overwrite: whether the files of a run with other settings in it may be replaced.
+        minutes: budget, to which the study is scaled down if it would take longer.
         told: is called with a line about each part.
 
     Returns:
@@ -129,48 +122,45 @@ def reproduce(
         >>> reproduce("multi-tangent", quick).failed
         0
     """
-    known = reproductions()
-    if name not in known:
-        raise ConfigError(unknown_name("reproduction", name, list(known)))
-    chosen = known[name]
-    settings = chosen.settings() if settings is None else settings
-    if not isinstance(settings, chosen.settings):
+    if isinstance(study, str):
+        known = reproductions()
+        if study not in known:
+            raise ConfigError(unknown_name("reproduction", study, list(known)))
+        study = known[study]
+    kind, declaration = study.settings, study.declaration
+    settings = kind() if settings is None else settings
+    if not isinstance(settings, kind):
         raise ConfigError(
-            f"settings is of type {type(settings).__name__}, and those of {name!r} are "
-            f"{chosen.settings.__name__}. Pass those, or none at all."
+            f"settings is of type {type(settings).__name__}, and those of {study.name!r} are "
+            f"{kind.__name__}. Pass those, or none at all."
         )
+    if minutes is not None and not minutes > 0:
+        raise ConfigError(f"minutes={minutes!r} is no budget. Give a positive number.")
     told = told or (lambda line: None)
-    if out is None:
-        return _made(chosen, settings, None, told)
-    content = {"name": name, "settings": settings}
-    folder = RunFolder(out)
-    if folder.study() == "reproduce" and folder.read_json("config.json")["reproduce"] == plain(
-        content
-    ):
-        with folder.held():
-            return _made(chosen, settings, folder, told)
-    with RunFolder.fresh(out, overwrite=overwrite) as folder:
-        folder.write_json("config.json", {"reproduce": content, "environment": surroundings()})
-        return _made(chosen, settings, folder, told)
-
-
-def _made(
-    chosen: Reproduction, settings: Any, folder: RunFolder | None, told: Callable[[str], None]
-) -> Findings:
-    units = Units(folder, told)
-    chosen.measure(settings, units)
-    found = Findings(
-        name=chosen.name,
-        settings=settings,
-        expectations=tuple(chosen.expectations(settings, units.found)),
-        units=units.found,
-        grids=tuple(chosen.grids(settings, units.found)),
+    folder = None if out is None else RunFolder(out)
+    file = "" if study is reproductions().get(study.name) else "study "
+    name = f"{file}{study.name}{'.toml' if file else ''}"
+    if isinstance(declaration, Measurement):
+        asked = settings
+        if minutes is not None:
+            settings = within_budget(declaration, settings, minutes)
+        return measured(
+            study.name,
+            declaration,
+            settings,
+            command=command_for(name, settings),
+            words="" if settings == asked else f"scaled to {minutes:g} minutes",
+            out=folder,
+            overwrite=overwrite,
+            told=told,
+        )
+    return table_made(
+        study.name,
+        declaration,
+        settings,
+        command=command_for(name, settings, minutes=minutes),
+        out=folder,
+        overwrite=overwrite,
+        minutes=minutes,
+        told=told,
     )
-    if folder is None:
-        return found
-    notes = write_panels(
-        chosen.panels(settings, units.found), folder, title=f"{chosen.name}: {chosen.source}"
-    )
-    folder.write_json("results.json", found.report())
-    folder.note("config.json", "units.json")
-    return dataclasses.replace(found, notes=notes, files=tuple(folder.files))

@@ -11,7 +11,7 @@ from typing import Any
 from fdfa.studies.json_values import plain
 from fdfa.studies.run_folder import RunFolder
 
-__all__ = ["Expectation", "Findings", "Grid", "Units"]
+__all__ = ["Expectation", "Findings", "Grid", "Units", "number"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,43 @@ class Expectation:
             return None
         return math.isfinite(self.found) and self.least <= self.found <= self.most
 
+    @property
+    def limits(self) -> str:
+        """Where it should lie, for the reader.
+
+        Example:
+            >>> Expectation("pi", 3.0, math.inf, 3.14, judged=True, why="known").limits
+            '3 or more'
+        """
+        if math.isnan(self.most):
+            return "-"
+        if math.isinf(self.most):
+            return f"{number(self.least)} or more"
+        if math.isinf(self.least):
+            return f"{number(self.most)} or less"
+        return f"{number(self.least)} to {number(self.most)}"
+
+    @property
+    def verdict(self) -> str:
+        """Whether it lies there, for the reader."""
+        return {True: "pass", False: "FAIL", None: "-"}[self.met]
+
+
+def number(value: float) -> str:
+    """A number for the reader.
+
+    Args:
+        value: of any size.
+
+    Returns:
+        Four digits of it.
+
+    Example:
+        >>> number(3.14159)
+        '3.142'
+    """
+    return f"{value:.4g}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
@@ -72,6 +109,8 @@ class Findings:
         expectations: each with what was found.
         units: everything that was measured, by name.
         grids: the same in short, to be read.
+        caption: how it came to be: command, versions, date.
+        differences: from the published set-up.
         files: that were written.
         notes: what a reader should know besides.
     """
@@ -81,6 +120,8 @@ class Findings:
     expectations: tuple[Expectation, ...]
     units: Mapping[str, Any]
     grids: tuple[Grid, ...]
+    caption: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -88,6 +129,13 @@ class Findings:
     def failed(self) -> int:
         """Expectations that are not met."""
         return sum(expectation.met is False for expectation in self.expectations)
+
+    @property
+    def failed_runs(self) -> int:
+        """Trainings of a table that did not go to their end."""
+        return sum(
+            isinstance(u, dict) and u.get("failure") is not None for u in self.units.values()
+        )
 
     def report(self) -> dict[str, Any]:
         """The content of ``results.json``.
@@ -99,6 +147,7 @@ class Findings:
             {
                 "name": self.name,
                 "settings": self.settings,
+                "caption": self.caption,
                 "expectations": [
                     {**dataclasses.asdict(expectation), "met": expectation.met}
                     for expectation in self.expectations

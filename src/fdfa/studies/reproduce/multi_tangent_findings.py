@@ -19,13 +19,14 @@ from fdfa.studies.reproduce.multi_tangent import (
     RULES,
     K,
     MultiTangentSettings,
+    measure,
     name_of,
     on_network,
     seeds_of,
 )
 from fdfa.studies.reproduce.pictures import Panel
 
-__all__ = ["expectations", "grids", "panels"]
+__all__ = ["expectations", "grids", "measure", "panels"]
 
 # Mean and standard deviation over 40 seeds of the lowest value, from a simulation of the update
 # equations that shares no code with this library; of styblinski-tang, for each dimension.

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fdfa.studies.reproduce import Reproduction
-from fdfa.studies.reproduce.findings import Expectation, Findings
+from fdfa.studies.reproduce.findings import Findings, number
 from fdfa.studies.tables import plain_table
 
 __all__ = ["findings_report", "reproductions_report"]
-
-_VERDICTS = {True: "pass", False: "FAIL", None: "-"}
 
 
 def findings_report(found: Findings) -> RenderableType:
@@ -30,9 +27,9 @@ def findings_report(found: Findings) -> RenderableType:
     for expectation in found.expectations:
         table.add_row(
             expectation.what,
-            _limits(expectation),
-            _number(expectation.found),
-            _VERDICTS[expectation.met],
+            expectation.limits,
+            number(expectation.found),
+            expectation.verdict,
         )
     reasons = dict.fromkeys(expectation.why for expectation in found.expectations)
     legend = f"Where the limits come from: {'; '.join(reasons)}."
@@ -46,11 +43,12 @@ def findings_report(found: Findings) -> RenderableType:
         for row in grid.rows:
             numbers.add_row(*row)
         parts += [Text(grid.title, style="bold"), numbers]
-    parts += [
-        table,
-        Text(legend, style="dim"),
-        Text(f"{found.name}: {met} of {len(judged)} expectations met.", style="bold"),
-    ]
+    if found.expectations:
+        parts += [
+            table,
+            Text(legend, style="dim"),
+            Text(f"{found.name}: {met} of {len(judged)} expectations met.", style="bold"),
+        ]
     return Group(*parts, *(Text(note) for note in found.notes))
 
 
@@ -67,15 +65,3 @@ def reproductions_report(known: Iterable[Reproduction]) -> RenderableType:
     for reproduction in known:
         table.add_row(reproduction.name, reproduction.summary, reproduction.source)
     return table
-
-
-def _limits(expectation: Expectation) -> str:
-    if math.isinf(expectation.most):
-        return f"{_number(expectation.least)} or more"
-    if math.isinf(expectation.least):
-        return f"{_number(expectation.most)} or less"
-    return f"{_number(expectation.least)} to {_number(expectation.most)}"
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}"

@@ -1,0 +1,77 @@
+"""Curves of a table: how the rules learn, and how far their gradients are from the exact one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from fdfa.studies.diagnosis_curves import band_of, read_diagnoses
+from fdfa.studies.reproduce.declaration import TrainingTable
+from fdfa.studies.reproduce.pictures import Panel
+from fdfa.studies.reproduce.planned_runs import PlannedRun
+from fdfa.studies.run_folder import RunFolder
+from fdfa.studies.runs import Run
+
+__all__ = ["table_panels"]
+
+Made = Sequence[tuple[PlannedRun, Run]]
+Curves = Mapping[str, Sequence[tuple[float, float]]]
+
+
+def table_panels(
+    table: TrainingTable, made: Made, folder_of: Callable[[PlannedRun], RunFolder]
+) -> list[Panel]:
+    """A panel of accuracies a task, and one of angles where they were measured.
+
+    Args:
+        table: as declared.
+        made: its runs.
+        folder_of: where a run lies.
+
+    Returns:
+        The panels; a line is the mean over the seeds.
+    """
+    panels = []
+    for column in table.task:
+        mine = [(planned, run) for planned, run in made if planned.column.name == column.name]
+        if lines := _means(table, mine, lambda _, run: _accuracies(run)):
+            validated = any(epoch.validation for _, run in mine for epoch in run.epochs)
+            part = "validation" if validated else "training"
+            panels.append(_panel(column.label, "epoch", f"{part} accuracy (%)", lines))
+        if lines := _means(table, mine, lambda planned, _: _angles(folder_of(planned))):
+            axis = "angle of the first layer's gradient (°)"
+            panels.append(_panel(column.label, "step", axis, lines))
+    return panels
+
+
+def _panel(title: str, x: str, y: str, lines: Curves) -> Panel:
+    return Panel(title, x, y, lines, legend_below=True)
+
+
+def _means(
+    table: TrainingTable, made: Made, curve: Callable[[PlannedRun, Run], Mapping[int, float]]
+) -> Curves:
+    """Mean curve of each rule over its seeds, as far as any goes."""
+    lines = {}
+    for row in table.rule:
+        band = band_of([curve(*each) for each in made if each[0].row.name == row.name])
+        points = [
+            (step, value)
+            for step, value in zip(band.steps, band.mean, strict=True)
+            if math.isfinite(value)
+        ]
+        if points:
+            lines[row.label] = points
+    return lines
+
+
+def _accuracies(run: Run) -> dict[int, float]:
+    return {epoch.epoch: 100 * (epoch.validation or epoch.train).accuracy for epoch in run.epochs}
+
+
+def _angles(folder: RunFolder) -> dict[int, float]:
+    """Of the first layer, the farthest from the output."""
+    found = read_diagnoses(folder)
+    if found is None or not (names := found.names("parameters")):
+        return {}
+    return found.curve("parameters", names[0], lambda of: of.get("angle", math.nan))
