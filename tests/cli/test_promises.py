@@ -15,12 +15,14 @@ from fdfa.cli import main
 from fdfa.cli.parsing import COMMANDS
 from fdfa.errors import CheckpointError, ConfigError, DataError
 from tests.cli.typed import CALLS, QUICK, Capture, every_answer, words
+from tests.studies.tables import written
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run and a comparison."""
+    """A folder with a run, a comparison, and the file of a study."""
     made = tmp_path_factory.mktemp("made")
+    written(made)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fdfa.studies.speed._ENOUGH_SECONDS", 0.0)
         assert main(["train", *QUICK, "--quiet", "--json", "--out", str(made / "run")]) == 0

@@ -21,6 +21,7 @@ from fdfa.cli.parsing import COMMANDS
 from fdfa.cli.reproducing import REPRODUCED
 from fdfa.studies.memory import StepMemory
 from fdfa.studies.speed import StepTime
+from tests.studies.tables import written
 
 SNAPSHOTS = Path(__file__).parents[1] / "snapshots" / "cli"
 WIDTHS = (80, 120)
@@ -58,6 +59,10 @@ ANSWERS = {
         *("reproduce", "multi-tangent", "--parts", "sphere", "styblinski-tang"),
         *("--steps", "4", "--seeds", "1", "--out", "runs/new"),
     ],
+    "reproduce-study": [
+        *("reproduce", "study", "small.toml", "--workers", "1", "--seeds", "1", "--epochs", "1"),
+        *("--rules", "dfa", "--out", "runs/new"),
+    ],
     "evaluate": ["evaluate", "runs/first"],
     "report": ["report", "runs/compared", "runs/first", "-o", "page.html", "--overwrite"],
     "diagnose": ["diagnose", "runs/compared", "--draws", "2", "--out", "runs/new"],
@@ -67,6 +72,9 @@ COMPLAINTS = {
     "unknown-command": ["trian"],
     "unknown-data-command": ["data", "lst"],
     "unknown-reproduction": ["reproduce", "multi-tangnt"],
+    "unknown-column": ["reproduce", "study", "small.toml", "--tasks", "narow"],
+    "unknown-budget": ["reproduce", "multi-tangent", "--budget", "hours=1"],
+    "study-is-not-there": ["reproduce", "study", "none.toml"],
     "unknown-option": ["train", "--epoch", "3"],
     "unknown-option-far-off": ["train", "--frobnicate"],
     "unknown-word": ["train", "fdfa"],
@@ -123,6 +131,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert main(["train", *QUICK, "--quiet", "--json", "--out", "runs/first"]) == 0
         argv = ["compare", *QUICK, "--seeds", "1", "--quiet", "--json", "--out", "runs/compared"]
         assert main(argv) == 0
+    written(place)
     (place / "others").mkdir()
     (place / "others" / "notes.txt").write_text("mine")
     (place / "others" / "misspelt.json").write_text('{"train": {"training": {"epoch": 3}}}')

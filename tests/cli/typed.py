@@ -47,6 +47,10 @@ def every_answer(made: Path) -> dict[str, list[str]]:
         "reproduce multi-tangent": [
             *("reproduce", "multi-tangent", "--parts", "sphere", "--steps", "3", "--seeds", "1")
         ],
+        "reproduce study": [
+            *("reproduce", "study", str(made / "small.toml"), "--workers", "1"),
+            *("--tasks", "narrow", "--rules", "dfa", "--seeds", "1", "--epochs", "1"),
+        ],
     }
 
 
@@ -73,6 +77,7 @@ CALLS = {
         "fdfa.studies.reproduce.reproduce",
         "fdfa.cli.reproducing.reproduce",
     ),
+    "reproduce study": ("fdfa.studies.reproduce.reproduce", "fdfa.cli.reproducing.reproduce"),
     "train --dry-run": (
         "fdfa.studies.rehearsal.rehearse_study",
         "fdfa.cli.training.rehearse_study",

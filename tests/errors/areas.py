@@ -64,7 +64,7 @@ _HOMES: Final = {
     "models": "models/",
     "folder": "studies/run_folder studies/records studies/resume studies/saved_options",
     "page": "studies/page/",
-    "reproduce": "studies/reproduce/declar studies/reproduce/planned",
+    "reproduce": "studies/reproduce/declar studies/reproduce/planned studies/reproduce/work",
     "diagnose": "studies/diagnos studies/run_groups cli/diagnosing",
     "studies": "studies/",
     "cli": "cli/",

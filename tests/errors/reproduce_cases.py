@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from fdfa.errors import ConfigError
+from fdfa.errors import ConfigError, DataError, FDFAError
 from fdfa.studies.reproduce import declared_in, reproduce
 from fdfa.studies.reproduce.declaration import TrainingTable
 from fdfa.studies.reproduce.multi_tangent import MultiTangentSettings
 from fdfa.studies.reproduce.planned_runs import TableSettings, planned_runs
+from fdfa.studies.reproduce.workers import make_runs
+from fdfa.studies.runs import StudyObserver
+from fdfa.studies.setup import TrainConfig
 from tests.errors.provoke import Case, Here
 from tests.studies.tables import SMALL, written
 
@@ -51,14 +54,37 @@ def _planned(name: str, old: str, new: str, settings: TableSettings | None = Non
     return Case(f"study: {name}", ConfigError, run)
 
 
+def _worker(name: str, error: type[Exception], answer: str) -> Case:
+    """A process in place of ours, which gives this answer to the first job and ends."""
+
+    def run(here: Here) -> None:
+        program = here.folder / "program"
+        program.write_text(f"#!/bin/sh\nread job\n{answer}\nexit 3\n", encoding="utf-8")
+        program.chmod(0o700)
+        here.patch.setattr("sys.executable", str(program))
+        jobs = {here.folder / "runs" / "dfa-seed-0": TrainConfig(method="dfa")}
+        make_runs(jobs, workers=2, observer=StudyObserver(), finished=lambda path: None)
+
+    return Case(f"study: {name}", error, run)
+
+
 REPRODUCE_CASES = [
+    _worker("a process that dies", ChildProcessError, ""),
+    _worker(
+        "a run that cannot begin",
+        DataError,
+        """echo '{"error": "DataError", "text": "'"'a/b' is not there. Bring it back."'"}'""",
+    ),
+    _worker(
+        "a full disk", FDFAError, """echo '{"error": "OSError", "text": "No space left on disk"}'"""
+    ),
     Case("study: no file", ConfigError, lambda here: declared_in(here.folder / "none.toml")),
     _file("no TOML", more="seeds = = 2"),
     _file("nothing in it", more="# nothing"),
     _file("an unknown key", "seeds = 2", "seeds = 2\nsedes = 3"),
     _file("a value of another type", "seeds = 2", 'seeds = "two"'),
     _file("a date", "seeds = 2", "seeds = 2020-01-01"),
-    _file("a name that is none", 'name = "wide"', 'name = "../wide"'),
+    _file("a name that is none", 'name = "wide"', 'name = "wide/st"'),
     _file("a task twice", 'name = "wide"', 'name = "narrow"'),
     _file("no rule", more='summary = ""\nsource = ""\nseeds = 1\nrule = []\ntask = []'),
     _file("an unknown task of a rule", '["narrow"]', '["narow"]'),

@@ -64,6 +64,12 @@ def test_every_declared_run_can_be_configured(name: str) -> None:
     assert all(sentence.endswith((".", ")")) for sentence in table.differences)
 
 
+def test_every_summary_is_one_line_of_help() -> None:
+    for study in reproductions().values():
+        assert len(study.summary) <= 78
+        assert study.source
+
+
 def test_runs_of_fdfa_fc_are_those_of_the_command_train() -> None:
     """``fdfa train --data mnist --validation 0 --method fg-w --seed 2 --model-options ...``."""
     table = reproductions()["fdfa-fc"].declaration

@@ -132,7 +132,7 @@ class TestFolder:
         assert len(found.units) == 7
         written = {path.name for path in found.files}
         assert written == {
-            *("config.json", "units.json", "results.json"),
+            *("config.json", "units.json", "results.json", "report.md"),
             *("reproduction.png", "reproduction.svg"),
         }
         assert written | {".lock"} == {path.name for path in (tmp_path / "run").iterdir()}

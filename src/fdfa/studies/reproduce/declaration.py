@@ -231,7 +231,7 @@ class TrainingTable:
             if f"{first[0].name}-{first[1].name}" == f"{second[0].name}-{second[1].name}":
                 raise ConfigError(
                     f"runs of {first[1].name!r} on {first[0].name!r} and of {second[1].name!r} on "
-                    f"{second[0].name!r} would have the same name. Rename one of them."
+                    f"{second[0].name!r} would have the same name. Give one of them another."
                 )
 
     def cells(self) -> list[tuple[TaskColumn, RuleRow]]:
@@ -313,7 +313,7 @@ def _check_name(name: str) -> None:
     """Names are parts of paths."""
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"name {name!r} is not possible. Give small letters and digits, with - or . between."
+            f"name {name!r} is not possible. Give small letters and digits, with hyphens or dots between."
         )
 
 

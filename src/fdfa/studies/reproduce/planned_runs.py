@@ -114,8 +114,9 @@ def chosen_cells(table: TrainingTable, settings: TableSettings) -> list[tuple[Ta
     ]
     if not cells:
         raise ConfigError(
-            f"none of the rules {', '.join(settings.rules)} learns one of the tasks "
-            f"{', '.join(settings.tasks)} in this study. Name others, or leave one of both out."
+            f"none of the rules {', '.join(map(repr, settings.rules))} learns one of the tasks "
+            f"{', '.join(map(repr, settings.tasks))} in this study. Name others, or leave one of "
+            "both out."
         )
     return cells
 
@@ -172,7 +173,7 @@ def _config(
         config = spelled_out(dataclasses.replace(config, method=row.method, options=row.options))
     except ConfigError as error:  # an unknown name: who refuses it does not know the file
         raise ConfigError(f"{where}: {error}") from error
-    return with_typed_options(config, where=where)
+    return with_typed_options(config, where=f"{where}: study")
 
 
 def _over(*given: Mapping[str, Any]) -> dict[str, Any]:

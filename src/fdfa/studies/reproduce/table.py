@@ -36,6 +36,7 @@ from fdfa.studies.reproduce.workers import make_runs, workers_for
 from fdfa.studies.run_folder import RunFolder
 from fdfa.studies.runs import Run, StudyObserver, recall
 from fdfa.studies.same_run import check_same_run
+from fdfa.studies.tables import plural_s
 from fdfa.studies.trial_step import rehearse
 from fdfa.training.lock import NAME as LOCK
 
@@ -237,7 +238,8 @@ def _found(
     environments = [_folder_of(run, folder).read_json("config.json")["environment"] for run in runs]
     last = max((_folder_of(run, folder).path / "results.json").stat().st_mtime for run in runs)
     day = datetime.datetime.fromtimestamp(last, tz=datetime.UTC).date()
-    trained = in_words([run.config.training.epochs for run in runs])
+    lengths = [run.config.training.epochs for run in runs]
+    trained = f"{in_words(lengths)} epoch{plural_s(max(lengths))}"
     sources = [f"[{n}] {text}" for n, text in enumerate(sources_of(table, cells), 1)]
     found = Findings(
         name=name,

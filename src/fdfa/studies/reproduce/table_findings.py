@@ -135,7 +135,7 @@ def grid_of(table: TrainingTable, cells: Cells, *, epochs: str, words: str = "")
                 entries.append(_published(published.get(key), sources))
         body.append(entries)
     kind = "accuracy" if table.score == "accuracy" else "error"
-    title = f"Test {kind} in % after {epochs} epochs: mean ± standard deviation (runs)"
+    title = f"Test {kind} in % after {epochs}: mean ± standard deviation (runs)"
     title = f"{title}; {words}" if words else title
     return Grid(title, tuple(heads), tuple(tuple(entries) for entries in body))
 

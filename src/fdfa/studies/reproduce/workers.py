@@ -146,15 +146,20 @@ class _Crew:
         if not line:
             raise ChildProcessError(
                 f"the process that trained in '{path}' ended with status {process.wait()}, as "
-                "one does that takes too much memory. The same command goes on; --workers 1 "
-                "makes one run at a time."
+                "one does that takes too much memory. The same command goes on. Give --workers 1 "
+                "to make one run at a time."
             )
         answer = json.loads(line)
         if "interrupted" in answer:
             raise KeyboardInterrupt
         if "error" in answer:
-            kind = getattr(fdfa.errors, answer["error"], FDFAError)
-            raise kind(answer["text"])
+            ours = getattr(fdfa.errors, answer["error"], None)
+            if ours is None:
+                raise FDFAError(
+                    f"the run in '{path}' cannot go on ({answer['error']}: {answer['text']}). "
+                    "Remedy that, and give the same command: it goes on."
+                )
+            raise ours(answer["text"])
 
     def _dismiss(self) -> None:
         for process in self.processes:
