@@ -313,7 +313,8 @@ def _check_name(name: str) -> None:
     """Names are parts of paths."""
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"name {name!r} is not possible. Give small letters and digits, with hyphens or dots between."
+            f"name {name!r} is not possible. Give small letters and digits, with hyphens or dots "
+            "between."
         )
 
 
