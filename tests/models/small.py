@@ -15,6 +15,7 @@ __all__ = ["SMALL", "build_small"]
 SMALL: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "fully-connected": {"width": 6},
+        "mlp": {"width": 6},
         "resnet18": {"width": 2},
         "vgg": {"width": 2},
         "vit": {"dim": 8, "depth": 3, "heads": 2},

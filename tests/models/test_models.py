@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from fdfa import models
@@ -28,6 +30,50 @@ class TestFullyConnected:
 
     def test_depth_zero_is_a_linear_classifier(self) -> None:
         assert parameters(models.fully_connected(6, classes=3, depth=0)) == dense(6, 3)
+
+
+class TestMLP:
+    def test_parameters_of_the_papers_networks(self) -> None:
+        nokland = build("mlp", inputs=784, activation="tanh", start="zero")
+        assert parameters(nokland) == dense(784, 800) + dense(800, 800) + dense(800, 10)
+        akrout = build("mlp", inputs=784, width=500, depth=1, activation="sigmoid")
+        assert parameters(akrout) == dense(784, 500) + dense(500, 10) == 397_510
+
+    @pytest.mark.parametrize(
+        ("activation", "kind"), [("relu", nn.ReLU), ("tanh", nn.Tanh), ("sigmoid", nn.Sigmoid)]
+    )
+    def test_order_of_the_layers(self, activation: Any, kind: type[nn.Module]) -> None:
+        model = models.mlp(6, width=5, activation=activation)
+        assert [type(layer) for layer in model] == [nn.Flatten, *[nn.Linear, kind] * 2, nn.Linear]
+
+    def test_dropout_stands_behind_the_inputs_and_behind_each_activation(self) -> None:
+        model = models.mlp(6, width=5, dropout=0.5, input_dropout=0.1)
+        hidden = [nn.Linear, nn.ReLU, nn.Dropout] * 2
+        assert [type(layer) for layer in model] == [nn.Flatten, nn.Dropout, *hidden, nn.Linear]
+        shares = [layer.p for layer in model if isinstance(layer, nn.Dropout)]
+        assert shares == [0.1, 0.5, 0.5]
+
+    def test_a_normal_start_has_the_deviation_of_both_fans_for_weights_and_biases(self) -> None:
+        model = models.mlp(3_000, classes=1_000, width=1_000, depth=1, start="normal")
+        for layer, fans in ((model.linear1, 4_000), (model.output, 2_000)):
+            for parameter in (layer.weight, layer.bias):
+                # (standard error of the ratio: 1 / sqrt(2 n), mean 0 within 1 / sqrt(n))
+                n, z = parameter.numel(), parameter.detach() * fans**0.5
+                assert abs(z.std().item() - 1) < 4 / (2 * n) ** 0.5
+                assert abs(z.mean().item()) < 4 / n**0.5
+                assert z.abs().max() > 3  # no uniform distribution of that deviation
+
+    def test_a_start_at_zero_leaves_nothing(self) -> None:
+        model = models.mlp(6, width=5, activation="sigmoid", start="zero")
+        assert not any(parameter.any() for parameter in model.parameters())
+
+    def test_a_uniform_start_is_torchs_own(self) -> None:
+        torch.manual_seed(3)
+        model = models.mlp(6, width=5, depth=1)
+        torch.manual_seed(3)
+        own = nn.Linear(6, 5), nn.Linear(5, 10)
+        assert torch.equal(model.linear1.weight, own[0].weight)
+        assert torch.equal(model.output.bias, own[1].bias)
 
 
 class TestConvolutional:

@@ -14,8 +14,8 @@ from tests.models.small import build_small
 
 DIGITS, MNIST, CIFAR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
 NAMES = (
-    *("fully-connected", "convolutional", "alexnet", "lenet", "resnet20", "resnet56", "resnet18"),
-    *("vgg", "vit", "gru", "lstm", "mlp-mixer", "local-mixer"),
+    *("fully-connected", "convolutional", "alexnet", "lenet", "mlp", "resnet20", "resnet56"),
+    *("resnet18", "vgg", "vit", "gru", "lstm", "mlp-mixer", "local-mixer"),
 )
 SMALLEST = {"convolutional": 10, "alexnet": 63, "lenet": 12, "resnet20": 4, "resnet56": 4}
 SMALLEST |= {"resnet18": 8, "vit": 4, "mlp-mixer": 4, "local-mixer": 4}
@@ -51,6 +51,10 @@ def test_options_are_listed_with_their_defaults() -> None:
         "convolutional": {"form": "code"},
         "alexnet": {},
         "lenet": {},
+        "mlp": {
+            **{"width": 800, "depth": 2, "activation": "relu"},
+            **{"dropout": 0.0, "input_dropout": 0.0, "start": "uniform"},
+        },
         "resnet20": {},
         "resnet56": {},
         "resnet18": {"stem": "auto", "width": 64},

@@ -41,6 +41,8 @@ CASES = [
     _case("convolutional", ["relu1", "flatten", "relu3"], side=10),
     _case("convolutional", ["pool1", "flatten", "relu3"], side=16, form="announced"),
     _case("lenet", ["pool1", "flatten", "relu3", "relu4"], side=12),
+    _case("mlp", ["relu1", "relu2"]),
+    _case("mlp", ["sigmoid1"], depth=1, activation="sigmoid", start="normal"),
     _case("resnet20", _blocks(3, 3, 3)),
     _case("resnet56", _blocks(9, 9, 9)),
     _case("resnet18", _blocks(2, 2, 2, 2)),

@@ -6,6 +6,7 @@ from fdfa.models.convolution import alexnet, convolutional, lenet, vgg
 from fdfa.models.dense import fully_connected
 from fdfa.models.local_mixer import local_mixer
 from fdfa.models.mixer import mlp_mixer
+from fdfa.models.perceptron import mlp
 from fdfa.models.recurrent import gru, lstm
 from fdfa.models.registry import Network, build, names, networks
 from fdfa.models.residual import resnet18, resnet20, resnet56
@@ -21,6 +22,7 @@ __all__ = [
     "lenet",
     "local_mixer",
     "lstm",
+    "mlp",
     "mlp_mixer",
     "names",
     "networks",

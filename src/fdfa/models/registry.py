@@ -15,6 +15,7 @@ from fdfa.models.convolution import alexnet, convolutional, lenet, vgg
 from fdfa.models.dense import fully_connected
 from fdfa.models.local_mixer import local_mixer
 from fdfa.models.mixer import mlp_mixer
+from fdfa.models.perceptron import mlp
 from fdfa.models.recurrent import gru, lstm
 from fdfa.models.residual import resnet18, resnet20, resnet56
 from fdfa.models.sizes import check_image
@@ -44,6 +45,11 @@ class Network:
     summary: str
     source: str
     smallest: int
+
+    @property
+    def reads_flat(self) -> bool:
+        """Whether it is built for a number of inputs, of any shape, and not for an image."""
+        return "inputs" in inspect.signature(self.factory).parameters
 
     def options(self) -> dict[str, Any]:
         """What the factory takes besides sizes that follow from the data, with the defaults."""
@@ -79,6 +85,13 @@ _REGISTRY = (
         "LeNet-5 with ReLU and max pooling",
         "LeCun et al. 1998",
         smallest=12,
+    ),
+    Network(
+        "mlp",
+        mlp,
+        "linear layers with ReLU, tanh or sigmoid units and dropout, without normalisation",
+        "Nokland 2016, arXiv:1609.01596; Akrout et al. 2019, arXiv:1904.05391",
+        smallest=1,
     ),
     Network(
         "resnet20",
@@ -198,7 +211,7 @@ def build(name: str, *, image: tuple[int, int, int], classes: int, **options: An
     for option in options:
         if option not in valid:
             raise ConfigError(f"model {name!r}: {unknown_name('option', option, valid)}")
-    if factory is fully_connected:  # it stands apart: it takes a number of inputs, not an image
+    if known[name].reads_flat:
         check_image(image, network=name, smallest=1)
-        return fully_connected(math.prod(image), classes=classes, **options)
+        return factory(math.prod(image), classes=classes, **options)
     return factory(image=image, classes=classes, **options)

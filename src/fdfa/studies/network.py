@@ -60,7 +60,7 @@ def _as_image(task: Task, data: Dataset) -> tuple[int, int, int]:
     if len(data.shape) == 3:
         channels, height, width = data.shape
         return channels, height, width
-    if task.model == "fully-connected":
+    if fdfa.models.networks()[task.model].reads_flat:
         return 1, 1, math.prod(data.shape)
     raise ConfigError(
         f"model {task.model!r} reads pictures (C, H, W), and the inputs of data set {task.data!r} "
