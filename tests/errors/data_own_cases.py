@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 import sys
 import zlib
@@ -15,7 +16,9 @@ import torch
 from torch.utils.data import TensorDataset
 
 from fdfa.data import Augmentation, Examples, Normalization, StreamedExamples
+from fdfa.data.dataset import Dataset, assemble
 from fdfa.data.imagefolder import load_imagefolder
+from fdfa.data.pixel_scales import scaled
 from fdfa.data.tensors import load_tensors
 from fdfa.data.tiny_imagenet import load_tiny_imagenet
 from fdfa.errors import ConfigError, DataError
@@ -262,6 +265,21 @@ PICTURES = [
     ),
 ]
 
+
+def _dataset(normalization: Normalization | None = None) -> Dataset:
+    """Five black pictures."""
+    part = (FIVE.to(torch.uint8), LABELS)
+    return assemble(
+        "mine", train=part, test=part, classes=2, validation=0, normalization=normalization
+    )
+
+
+def _streamed() -> Dataset:
+    train = StreamedExamples(SOURCE, torch.arange(5), LABELS, PIXELS)
+    return dataclasses.replace(_dataset(PIXELS), train=train)
+
+
+PIXELS = Normalization()
 FIVE = torch.zeros(5, 1, 4, 4)
 LABELS = torch.zeros(5, dtype=torch.int64)
 SOURCE = TensorDataset(FIVE, LABELS)
@@ -286,6 +304,10 @@ TENSOR_OBJECTS = [
     ),
     Case("augmentation: negative padding", ConfigError, lambda here: Augmentation(padding=-1)),
     Case("augmentation: no pictures", ConfigError, lambda here: Augmentation()(FIVE[:, 0])),
+    Case("pixels: an unknown scale", ConfigError, lambda here: scaled(_dataset(), "whitened")),
+    Case("pixels: of numbers", ConfigError, lambda here: scaled(_dataset(), "unit")),
+    Case("pixels: all the same", ConfigError, lambda here: scaled(_dataset(PIXELS), "standard")),
+    Case("pixels: in a stream", ConfigError, lambda here: scaled(_streamed(), "standard")),
 ]
 
 DATA_OWN_CASES = [*TENSORS, *NPY, *PICTURES, *TENSOR_OBJECTS]

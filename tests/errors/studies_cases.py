@@ -182,6 +182,7 @@ def _vectors(name: str, **task: Any) -> Case:
 TASKS = [
     Case("a comparison in many processes", ConfigError, _in_many_processes),
     _task("an unknown augmentation", {"augment": ("rotate",)}),
+    _task("an unknown scale of pixels", {"pixels": "whitened"}),
     _task("an unknown data set", {"data": "mnits"}),
     _task("an unknown option of the data set", {"data_options": {"split": "letters"}}),
     _task("an unknown network", {"model": "resnet21"}),

@@ -38,6 +38,7 @@ SETTINGS = [
     _settings("an unknown optimizer", optimizer="adm"),
     _settings("an unknown schedule", schedule="linear"),
     _settings("an unknown precision", precision="float8"),
+    _settings("an unknown loss", loss="mse"),
     _settings("no epochs", epochs=0),
     _settings("half a batch", batch_size=0.5),
     _settings("patience of true", patience=True),

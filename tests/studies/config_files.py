@@ -25,6 +25,7 @@ UNUSUAL = TrainConfig(
     task=Task(
         validation=100,
         augment=("crop",),
+        pixels="unit",
         model_options={"width": 9, "depth": 2, "batch_norm": False},
     ),
     training=TrainingSettings(
@@ -41,6 +42,7 @@ UNUSUAL = TrainConfig(
         clip_norm=3.0,
         patience=2,
         precision="bfloat16",
+        loss="squared-error",
     ),
     records=Records(checkpoint_seconds=33.0, checkpoint_steps=7, log_steps=3),
     machine=Machine(threads=1, device="cpu"),

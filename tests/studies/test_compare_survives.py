@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +94,27 @@ def test_an_interrupted_comparison_goes_on_where_it_was(
     ]
     for picture in ("learning_curves.png", "learning_curves.svg"):
         assert (out / picture).read_bytes() == (finished[1] / picture).read_bytes()
+
+
+def test_runs_of_a_version_that_knew_fewer_settings_are_taken_over(
+    finished: tuple[Comparison, Path, Diary], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished[1], out)
+    (out / "results.json").unlink()
+    place = out / "runs" / "fdfa-seed-6" / "config.json"
+    written = json.loads(place.read_text())
+    for record, unknown in (("task", "pixels"), ("training", "loss"), ("options", "noise")):
+        del written["train"][record][unknown]
+    place.write_text(json.dumps(written))
+    before = (out / "runs" / "fdfa-seed-6" / "results.json").stat().st_mtime_ns
+    assert resume(out).report()["runs"] == finished[0].report()["runs"]
+    assert (out / "runs" / "fdfa-seed-6" / "results.json").stat().st_mtime_ns == before
+    written["train"]["training"]["loss"] = "squared-error"
+    place.write_text(json.dumps(written))
+    (out / "results.json").unlink()
+    with pytest.raises(ConfigError, match="fdfa-seed-6' holds a run with another training"):
+        resume(out)
 
 
 def test_a_run_that_fails_does_not_take_the_others_along(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from rich.console import Console
 from torch import nn
@@ -17,7 +18,10 @@ from fdfa.errors import ConfigError
 from fdfa.studies.data_sets import list_data_sets
 from fdfa.studies.listings import data_sets_report, models_report
 from fdfa.studies.network import build_network
+from fdfa.studies.setup import TrainConfig
 from fdfa.studies.task import Task, load_data, model_options, resolved
+from fdfa.studies.train import train
+from fdfa.training import TrainingSettings
 
 OWN = """
 import torch
@@ -162,3 +166,20 @@ def test_a_misspelt_network_gets_the_nearest_and_the_way_to_ones_own() -> None:
 def test_a_misspelt_option_gets_the_nearest() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'depth'"):
         resolved(Task(model_options={"dept": 2}))
+
+
+def test_loss_and_pixels_of_the_settings_are_those_of_the_run(tmp_path: Path) -> None:
+    config = TrainConfig(
+        method="dfa",
+        task=Task(model_options={"width": 8, "depth": 1}, pixels="unit"),
+        training=TrainingSettings(epochs=1, batch_size=256, loss="squared-error"),
+    )
+    found = train(config, out=tmp_path / "run").run
+    digits = fdfa.data.load("digits")
+    network = fdfa.models.fully_connected(64, width=8, depth=1).eval()
+    network.load_state_dict(safetensors.torch.load_file(tmp_path / "run" / "model.safetensors"))
+    for part, score in ((digits.test, found.test), (digits.validation, found.epochs[0].validation)):
+        with torch.no_grad():
+            wrong = network(part.inputs / 16) - torch.eye(10)[part.labels]
+        assert score is not None
+        assert score.loss == pytest.approx((wrong**2).sum().item() / 2 / len(part), rel=1e-5)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fdfa.data.dataset import Dataset
 from fdfa.diagnostics import (
@@ -167,12 +166,12 @@ def _diagnosed(
     draws: int,
 ) -> DiagnosedRun:
     credits: Mapping[str, CreditError] = {}
-    why = None
+    why, settings = None, run.config.training
     with random_state_of(0):  # the same dropout masks for all
-        gradients = diagnose(learner, F.cross_entropy, [batch], draws=draws)
+        gradients = diagnose(learner, settings.loss_function, [batch], draws=draws)
         try:
             credits = credit_errors(
-                learner, F.cross_entropy, *batch, probe_batch=run.config.training.batch_size
+                learner, settings.loss_function, *batch, probe_batch=settings.batch_size
             )
         except ConfigError as error:
             why = str(error)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fdfa.data.dataset import Dataset
 from fdfa.diagnostics import Watch
@@ -77,7 +76,7 @@ def watch_over(config: TrainConfig, learner: Estimator, data: Dataset, diagnose:
     inputs, labels = fixed_batch(learner, data, diagnose.examples, seed=config.seed)
     return Watch(
         learner,
-        F.cross_entropy,
+        config.training.loss_function,
         inputs,
         labels,
         every=diagnose.every,

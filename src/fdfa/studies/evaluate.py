@@ -112,6 +112,7 @@ def evaluate_run(
             start.data,
             part=part,
             batch_size=config.training.evaluation_batch_size,
+            loss_function=config.training.loss_function,
         )
         examples = len(getattr(start.data, part))
     return Evaluation(str(folder.path), task.data, part, examples, source, score)

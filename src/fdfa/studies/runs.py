@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fdfa.data.dataset import Dataset
 from fdfa.diagnostics import alignment
@@ -266,12 +265,19 @@ def _measured(
     """The angles to the exact gradient, and the one look at the test examples."""
     looked_at = data.validation if len(data.validation) else data.train
     batch = _on_device_of(learner, *looked_at.first(_ALIGNMENT_EXAMPLES))
-    cosines = alignment(learner, F.cross_entropy, *batch)
+    settings = config.training
+    cosines = alignment(learner, settings.loss_function, *batch)
     return Run(
         method=config.method,
         seed=config.seed,
         epochs=tuple(epochs),
-        test=score_on(learner, data, part="test", batch_size=config.training.evaluation_batch_size),
+        test=score_on(
+            learner,
+            data,
+            part="test",
+            batch_size=settings.evaluation_batch_size,
+            loss_function=settings.loss_function,
+        ),
         alignment=cosines,
         cosine=_mean_over_matrices(cosines, learner.model),
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from fdfa.errors import ConfigError
 from fdfa.studies.json_values import plain
+from fdfa.studies.records import from_json
 from fdfa.studies.run_folder import RunFolder
 from fdfa.studies.setup import TrainConfig
+from fdfa.studies.train import spelled_out
 
 __all__ = ["check_same_run"]
 
@@ -22,12 +24,16 @@ def check_same_run(folder: RunFolder, config: TrainConfig, *, study: str = "comp
         study: what it belongs to, for the text of an error.
 
     Raises:
-        ConfigError: if it is another run.
+        ConfigError: if it is another run, or its configuration cannot be read.
     """
     content = folder.read_json("config.json")
     if content is None:
         return
     saved = content.get("train") if isinstance(content, dict) else None
+    if isinstance(saved, dict):
+        # What an earlier version did not know yet had its default.
+        where = f"{folder.path / 'config.json'}: train"
+        saved = plain(spelled_out(from_json(TrainConfig, saved, where=where)))
     found, wanted = _placeless(saved), _placeless(plain(config))
     for name in _PARTS:
         if found.get(name) != wanted[name]:

@@ -5,17 +5,25 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from torch import nn
+from torch.nn import functional as F
 
 from fdfa.data.dataset import Dataset
 from fdfa.errors import ConfigError, unknown_name
-from fdfa.training import Score, evaluate
+from fdfa.training import LossFunction, Score, evaluate
 
 __all__ = ["Part", "score_on"]
 
 Part = Literal["test", "validation", "train"]
 
 
-def score_on(model: nn.Module, data: Dataset, *, part: Part, batch_size: int = 256) -> Score:
+def score_on(
+    model: nn.Module,
+    data: Dataset,
+    *,
+    part: Part,
+    batch_size: int = 256,
+    loss_function: LossFunction = F.cross_entropy,
+) -> Score:
     """How well a network does on a part of a data set.
 
     Training and everything that chooses see the other parts alone; a run calls this once for the
@@ -26,6 +34,7 @@ def score_on(model: nn.Module, data: Dataset, *, part: Part, batch_size: int = 2
         data: in three parts.
         part: which one.
         batch_size: examples in one forward pass.
+        loss_function: (outputs, labels) to the mean loss of a batch.
 
     Returns:
         The score.
@@ -47,4 +56,4 @@ def score_on(model: nn.Module, data: Dataset, *, part: Part, batch_size: int = 2
         raise ConfigError(
             f"part={part!r}: data set {data.name!r} has no {part} examples. Name another part."
         )
-    return evaluate(model, examples, batch_size=batch_size)
+    return evaluate(model, examples, batch_size=batch_size, loss_function=loss_function)

@@ -15,6 +15,7 @@ from torch import nn
 import fdfa.data
 import fdfa.models
 from fdfa.data.dataset import Dataset
+from fdfa.data.pixel_scales import PIXEL_SCALES, PixelScale, scaled
 from fdfa.errors import ConfigError, briefly, unknown_name
 from fdfa.studies.typed_options import typed_options
 
@@ -41,12 +42,14 @@ class Task:
         validation: training examples set apart to choose on; default: 200 of digits, 5,000 of
             others.
         augment: change the training pictures at random: crop (padded by 4 pixels), flip.
+        pixels: what the pixels become: symmetric, -1 to 1; unit, 0 to 1; standard, mean 0 and
+            variance 1 over the training pictures.
         model: name of the network, as `fdfa models` lists them; or package.module:factory for one
             of your own.
         model_options: options of the network, as in width=512 depth=3.
 
     Raises:
-        ConfigError: if a way to change pictures is unknown.
+        ConfigError: if a way to change pictures, or a scale of pixels, is unknown.
 
     Example:
         >>> Task(data="digits", model_options={"depth": 1}).model
@@ -58,6 +61,7 @@ class Task:
     data_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     validation: int | None = None
     augment: tuple[Literal["crop", "flip"], ...] = ()
+    pixels: PixelScale = "symmetric"
     model: str = "fully-connected"
     model_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -66,6 +70,8 @@ class Task:
         for name in self.augment:
             if name not in _AUGMENTATIONS:
                 raise ConfigError(unknown_name("augmentation", str(name), _AUGMENTATIONS))
+        if self.pixels not in PIXEL_SCALES:
+            raise ConfigError(unknown_name("pixels", str(self.pixels), PIXEL_SCALES))
 
 
 def resolved(task: Task) -> Task:
@@ -150,6 +156,7 @@ def load_data(task: Task, *, progress: Callable[[str, int, int], None] | None = 
         progress=progress,
         **task.data_options,
     )
+    data = scaled(data, task.pixels)
     if not task.augment:
         return data
     if len(data.shape) != 3:

@@ -13,21 +13,27 @@ from fdfa.engine.estimator import Estimator
 from fdfa.engine.random_state import random_state_of
 from fdfa.errors import ConfigError, FDFAError, briefly
 from fdfa.studies.setup import TrainConfig
-from fdfa.training import Processes, start_training
+from fdfa.training import LossFunction, Processes, start_training
 from fdfa.training.batching import check_batch_size, check_examples
 
 __all__ = ["gradient_step", "rehearse"]
 
 
-def gradient_step(learner: nn.Module, inputs: Tensor, labels: Tensor) -> None:
+def gradient_step(
+    learner: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    loss_function: LossFunction = F.cross_entropy,
+) -> None:
     """Forward and backward pass of one batch, as a training makes them.
 
     Args:
         learner: in training mode, or a plain module; its gradients become those of the batch.
         inputs: of the batch.
         labels: of the batch.
+        loss_function: (outputs, labels) to the mean loss of a batch.
     """
-    criterion = F.cross_entropy
+    criterion = loss_function
     if isinstance(learner, Estimator):
         criterion = learner.criterion(criterion)
     for parameter in learner.parameters():
@@ -58,10 +64,10 @@ def rehearse(config: TrainConfig, learner: Estimator, data: Dataset) -> None:
             twin.alone = processes.count > 1  # the others have rehearsals of their own
             start_training(twin)
             device = next(learner.parameters()).device
-            batch = tuple(tensor.to(device) for tensor in data.train.first(part))
-            gradient_step(twin, *batch)
+            inputs, labels = (tensor.to(device) for tensor in data.train.first(part))
+            gradient_step(twin, inputs, labels, settings.loss_function)
             if config.records.diagnose is not None:
-                Watch(twin, F.cross_entropy, *batch).observe()
+                Watch(twin, settings.loss_function, inputs, labels).observe()
         except FDFAError:
             raise
         except Exception as error:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import nn
 
 from fdfa.errors import ConfigError, unknown_name
+from fdfa.training.evaluation import LossFunction
+from fdfa.training.losses import LOSSES
 
 __all__ = ["TrainingSettings"]
 
@@ -37,6 +39,8 @@ class TrainingSettings:
         patience: stop after so many epochs without a better validation accuracy, and go back to
             the best weights.
         precision: float32, or autocast to bfloat16 or float16 (this one with scaled gradients).
+        loss: cross-entropy (of a softmax), binary-cross-entropy (of a sigmoid unit for each class),
+            or squared-error (half of it); the last two are summed over the classes.
 
     Raises:
         ConfigError: if a value is out of range.
@@ -59,12 +63,13 @@ class TrainingSettings:
     clip_norm: float | None = None
     patience: int | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    loss: Literal["cross-entropy", "binary-cross-entropy", "squared-error"] = "cross-entropy"
 
     def __post_init__(self) -> None:
         """Check every value."""
         for name, hint in get_type_hints(type(self)).items():
             value, choices = getattr(self, name), get_args(hint)
-            if name in ("optimizer", "schedule", "precision") and value not in choices:
+            if get_origin(hint) is Literal and value not in choices:
                 raise ConfigError(unknown_name(name, str(value), choices))
         for name in ("epochs", "batch_size", "accumulate", "patience"):
             value = getattr(self, name)
@@ -100,6 +105,11 @@ class TrainingSettings:
     def evaluation_batch_size(self) -> int:
         """Examples in a forward pass without gradients, which keeps no activations."""
         return min(1024, 4 * self.batch_size)
+
+    @property
+    def loss_function(self) -> LossFunction:
+        """What the loss is called with outputs (N, K) and labels (N,)."""
+        return LOSSES[self.loss]
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimiser for these parameters.

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from fdfa.errors import CheckpointError, NonFiniteLossError
 from fdfa.training.batching import check_batch_size, check_examples, epoch_steps
@@ -57,7 +56,8 @@ class Trainer:
         settings: how to train.
         seed: of the order of the examples and of what changes them at random; both are drawn from
             generators of their own.
-        loss_function: (what the learner returns, labels) to the mean loss of a batch.
+        loss_function: (what the learner returns, labels) to the mean loss of a batch; in place of
+            the one that the settings name.
         callbacks: are told of the progress, in this order; those that want to be last, at last.
         optimizer: in place of the one that the settings describe; over the learner's parameters.
             The learning rate of each of its groups is multiplied by schedule, decay and warm-up.
@@ -88,18 +88,20 @@ class Trainer:
         settings: TrainingSettings,
         *,
         seed: int = 0,
-        loss_function: LossFunction = F.cross_entropy,
+        loss_function: LossFunction | None = None,
         callbacks: Sequence[Callback] = (),
         optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
         self.learner = learner
         self.settings = settings
-        self.loss_function = loss_function
+        self.loss_function = loss_function or settings.loss_function
         self.callbacks = tuple(sorted(callbacks, key=lambda callback: callback.last))
         self.processes = Processes.present()
         check_batch_size(settings, self.processes)
         self.optimizer = optimizer or settings.make_optimizer(learner.parameters())
-        self.learning = Learning(learner, self.optimizer, settings, loss_function, self.processes)
+        self.learning = Learning(
+            learner, self.optimizer, settings, self.loss_function, self.processes
+        )
         self.order_generator = torch.Generator().manual_seed(seed)
         self.augmentation_generator = torch.Generator().manual_seed(seed + 1)
         self.progress = Progress()
