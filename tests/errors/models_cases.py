@@ -27,6 +27,7 @@ MODELS_CASES = [
     _built("no size", "fully-connected", width=0),
     _built("a size that is no number", "fully-connected", depth=True),
     _built("no classes", "lenet", classes=0),
+    _built("a side too small to resize to", "alexnet", resize=32),
     _built("an unknown form", "convolutional", form="cods"),
     _built("an unknown depth", "vgg", image=(3, 32, 32), depth=12),
     _built("an unknown activation", "mlp", activation="tahn"),

@@ -126,6 +126,22 @@ class TestAlexNet:
         assert units == [46_656, 32_448, 64_896, 43_264, 9_216, 4_096, 4_096]
         assert sum(units) == 204_672
 
+    def test_resized_pictures_give_the_units_of_large_ones(self) -> None:
+        resized = outputs_of(
+            build("alexnet", image=(3, 32, 32), classes=100, resize=224), (3, 32, 32)
+        )
+        large = outputs_of(build("alexnet", image=(3, 224, 224), classes=100), (3, 224, 224))
+        assert resized.pop("resize") == (3, 224, 224)
+        assert resized == large
+
+    def test_resizing_is_bilinear_between_centres_of_pixels(self) -> None:
+        # From 2 pixels to 64: 16 on either side see the first or last alone, 32 go from one to the
+        # other, each 1/32 on, beginning half a step in.
+        model = models.alexnet(image=(1, 2, 2), classes=2, resize=64)
+        row = model.resize(torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]]))[0, 0, 5]
+        between = [(2 * step + 1) / 64 for step in range(32)]
+        assert row.tolist() == pytest.approx([0.0] * 16 + between + [1.0] * 16)
+
     def test_order_of_the_layers(self) -> None:
         expected = "cnrp cnrp cnr cnr cnrp af lnr lnr l"
         assert order(build("alexnet")) == expected.replace(" ", "")

@@ -49,7 +49,7 @@ def test_options_are_listed_with_their_defaults() -> None:
     assert listed == {
         "fully-connected": {"width": 800, "depth": 2, "batch_norm": True},
         "convolutional": {"form": "code"},
-        "alexnet": {},
+        "alexnet": {"resize": None},
         "lenet": {},
         "mlp": {
             **{"width": 800, "depth": 2, "activation": "relu"},

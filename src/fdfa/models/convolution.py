@@ -120,7 +120,9 @@ def lenet(*, image: tuple[int, int, int] = (1, 28, 28), classes: int = 10) -> nn
     return nn.Sequential(layers)
 
 
-def alexnet(*, image: tuple[int, int, int] = (3, 64, 64), classes: int = 200) -> nn.Sequential:
+def alexnet(
+    *, image: tuple[int, int, int] = (3, 64, 64), classes: int = 200, resize: int | None = None
+) -> nn.Sequential:
     """Builds AlexNet with batch norm in the form of the paper's authors' code.
 
     Five convolutions (64, 192, 384, 256, 256) with batch norm and ReLU, max pooling after the
@@ -128,8 +130,10 @@ def alexnet(*, image: tuple[int, int, int] = (3, 64, 64), classes: int = 200) ->
     dropout. The paper trains it on CIFAR-100 at 224 x 224 and on Tiny ImageNet.
 
     Args:
-        image: (channels, height, width) of one input; at least 63 x 63 pixels.
+        image: (channels, height, width) of one input; at least 63 x 63 pixels, or any with
+            ``resize``.
         classes: number of outputs, K.
+        resize: side to which images are brought first, bilinearly: 224 for CIFAR-100.
 
     Returns:
         A network from (N, C, H, W) to (N, K).
@@ -141,8 +145,12 @@ def alexnet(*, image: tuple[int, int, int] = (3, 64, 64), classes: int = 200) ->
         >>> alexnet().linear1
         Linear(in_features=9216, out_features=4096, bias=True)
     """
-    check_image(image, network="alexnet", smallest=63)
+    check_image(image, network="alexnet", smallest=63 if resize is None else 1)
     check_at_least(1, classes=classes)
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    if resize is not None:
+        check_at_least(63, resize=resize)
+        layers["resize"] = nn.Upsample(resize, mode="bilinear")
     convolutions = [
         nn.Conv2d(image[0], 64, kernel_size=11, stride=4, padding=2),
         nn.Conv2d(64, 192, kernel_size=5, padding=2),
@@ -150,7 +158,6 @@ def alexnet(*, image: tuple[int, int, int] = (3, 64, 64), classes: int = 200) ->
         nn.Conv2d(384, 256, kernel_size=3, padding=1),
         nn.Conv2d(256, 256, kernel_size=3, padding=1),
     ]
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, convolution in enumerate(convolutions, 1):
         layers[f"conv{number}"] = convolution
         layers[f"norm{number}"] = nn.BatchNorm2d(convolution.out_channels)
