@@ -28,15 +28,15 @@ ENGINE_FAULTS = (
     Fault(
         "no detach at a tap",
         "engine/cut.py",
-        "return tensor.detach()",
-        "return tensor",
+        "        if number is None:\n            return tensor.detach()",
+        "        if number is None:\n            return tensor",
         (f"{NAIVE}::test_dfa_trains_as_the_naive_loop",),
     ),
     Fault(
         "no detach at a tap that is perturbed",
         "engine/cut.py",
-        "self._carrier.join(primal.detach(),",
-        "self._carrier.join(primal,",
+        "entry = self._enter(tap, primal)",
+        "entry = primal",
         (f"{NAIVE}::test_fdfa_trains_as_the_naive_loop",),
     ),
     Fault(

@@ -9,6 +9,7 @@ __all__ = ["METHOD_FAULTS"]
 LEARNING = "tests/oracles/test_feedback_learning.py"
 LOCAL = "tests/oracles/test_local_losses.py"
 TARGETS = "tests/oracles/test_drtp.py"
+RELAY = "tests/oracles/test_relay.py"
 RELAYED = "tests/oracles/test_ifa.py"
 PEPITA = "tests/oracles/test_pepita.py"
 PEPITA_LAYERS = "tests/oracles/test_pepita_layers.py"
@@ -26,6 +27,27 @@ METHOD_FAULTS = (
         "feedback.weight.lerp_(correlation, rate)",
         "feedback.weight.lerp_(correlation, 1 - rate)",
         (f"{LEARNING}::test_the_average_approaches_the_jacobian_as_one_minus_a_power",),
+    ),
+    Fault(
+        "a relayed credit enters one block too early",
+        "engine/relay_routes.py",
+        "len(way) <= relay:\n            way.append(plan.onward[way[-1]])\n        if way",
+        "len(way) < relay:\n            way.append(plan.onward[way[-1]])\n        if way",
+        (f"{RELAY}::test_gradients_are_those_of_the_uncut_network",),
+    ),
+    Fault(
+        "hooks on a parameter meet its gradient twice",
+        "engine/relayed_credit.py",
+        "parameter._backward_hooks = None",
+        "parameter._backward_hooks = parameter._backward_hooks",
+        (f"{RELAY}::test_hooks_on_parameters_change_a_gradient_once",),
+    ),
+    Fault(
+        "every tap is perturbed, with a map or without",
+        "engine/tap_rule.py",
+        "if number in sources)",
+        "if number in sources or number >= 0)",
+        (f"{RELAY}::test_only_taps_with_a_map_are_perturbed",),
     ),
     Fault(
         "a layer's own transpose carries the error",
@@ -179,9 +201,8 @@ METHOD_FAULTS = (
     Fault(
         "a tangent that passes a head",
         "engine/cut.py",
-        "            return primal.detach()\n        if tangent is None",
-        "            return self._carrier.join(primal.detach(), p, plain=plain)\n"
-        "        if tangent is None",
+        "            return primal.detach()\n        entry",
+        "            return self._carrier.join(primal.detach(), p, plain=plain)\n        entry",
         (f"{LOCAL}::test_lg_fg_a_is_the_naive_loop_over_blocks",),
     ),
     Fault(

@@ -20,6 +20,7 @@ from tests.errors.models_cases import MODELS_CASES
 from tests.errors.page_cases import PAGE_CASES
 from tests.errors.perturbation_cases import PERTURBATION_CASES
 from tests.errors.provoke import Case
+from tests.errors.relay_cases import RELAY_CASES
 from tests.errors.reproduce_cases import REPRODUCE_CASES
 from tests.errors.resume_cases import RESUME_CASES
 from tests.errors.studies_cases import STUDIES_CASES
@@ -45,6 +46,7 @@ AREAS: Final[dict[str, list[Case]]] = {
         *ENGINE_CASES,
         *FEEDBACK_WEIGHT_CASES,
         *PERTURBATION_CASES,
+        *RELAY_CASES,
         *TARGET_CASES,
         *LOCAL_CASES,
     ],
@@ -75,6 +77,7 @@ _HOMES: Final = {
     "perturbation": "engine/answers engine/coefficient engine/differences engine/directions "
     "engine/forward_derivatives engine/tangent engine/weight_p methods/fg_a "
     "methods/forward_gradient methods/multi_tangent methods/opzo methods/pseudo methods/spsa",
+    "relay": "engine/relay_routes engine/relayed_credit",
     "target": "engine/layer_ engine/modulation engine/relay engine/repetition engine/targets "
     "methods/drtp methods/ifa methods/pepita",
     "local": "engine/heads engine/local methods/l_bp methods/lg_fg_a",

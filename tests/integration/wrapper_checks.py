@@ -68,6 +68,7 @@ def switches_change_nothing(rank: int, switch: str) -> None:
         "dfa-uniform",
         "fdfa-momentum",
         "fdfa-innovation",
+        "fdfa-relayed",
         "fg-w-normal",
         "multi-tangent-projection",
         "spsa-rademacher",

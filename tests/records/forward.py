@@ -68,6 +68,7 @@ RECORDS = (
             ("every-4", {"feedback_rate": 0.3, "probe_every": 4}),
             ("finite-difference", {"feedback_rate": 0.3, "probe": "finite-difference"}),
             ("depth-2", {"feedback_rate": 0.3, "depth": 2}),
+            ("relayed", {"feedback_rate": 0.3, "relay": 1}),
             ("unbiased", {"feedback_rate": 0.3, "credit": "unbiased"}),
             ("half-trusted", {"feedback_rate": 0.3, "credit": "unbiased", "coefficient": 0.5}),
         ),
@@ -94,6 +95,15 @@ RECORDS = (
             ErrorInput({"credit": "unbiassed"}, ConfigError, "Did you mean 'unbiased'"),
             ErrorInput({"coefficient": 1.5}, ConfigError, r"coefficient=1\.5.*\[0, 1\]"),
             ErrorInput({"coefficient": "runing"}, ConfigError, "coefficient='runing'"),
+            ErrorInput({"relay": -1}, ConfigError, "relay=-1"),
+            ErrorInput({"relay": 1, "credit": "unbiased"}, ConfigError, "relay=1 and credit="),
+        ),
+        excused=(
+            (
+                "test_hook_on_a_hidden_activation",
+                ("relayed",),
+                "a credit that is relayed through a block passes its hooks, too",
+            ),
         ),
     ),
     MethodInfo(

@@ -89,6 +89,33 @@ def test_fdfa(every: int, update: str) -> None:
     assert found.obstacles == ()
 
 
+@pytest.mark.parametrize("relay", [1, 2])
+def test_a_relay_costs_derivatives_by_inputs(relay: int) -> None:
+    """Of two taps one keeps its map with a relay of one: its noise passes the last layer alone."""
+    found = explain(fdfa.FDFA(dense(), relay=relay), X)
+    noisy = relay == 1
+    assert counts(found) == {
+        "0": (FORWARD["0"], FORWARD["0"], 0, 0),
+        "2": (FORWARD["2"], FORWARD["2"], FORWARD["2"], 0),
+        "4": (FORWARD["4"], FORWARD["4"], FORWARD["4"], FORWARD["4"] * noisy),
+    }
+    assert found.products.credit == N * 3 * 6 * noisy
+    assert found.memory.probe == 4 * N * 6 * (1 + 2) * noisy
+    if not noisy:
+        assert found.products.step == BACKPROPAGATION
+
+
+def test_relays_through_one_block_add() -> None:
+    """Six layers, relay of two: taps 0 and 1 are relayed through block 2, 0 also through 1."""
+    layers = [layer for _ in range(5) for layer in (nn.Linear(5, 5), nn.Tanh())]
+    found = explain(fdfa.FDFA(nn.Sequential(*layers, nn.Linear(5, 3)), relay=2), X)
+    one = N * 25
+    assert [layer.input_gradient for layer in found.products.layers] == [
+        *(0, one, 2 * one, 2 * one, 2 * one),
+        N * 15,
+    ]
+
+
 def test_a_finite_difference_costs_two_passes() -> None:
     found = explain(fdfa.FDFA(dense(), probe="finite-difference"), X)
     assert {name: tangent for name, (_, _, _, tangent) in counts(found).items()} == {

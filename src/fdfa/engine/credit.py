@@ -34,6 +34,7 @@ def join_credit(
     credits: Credits,
     learn: Callable[[Tensor], None] | None = None,
     once: bool = False,
+    at_once: bool = False,
 ) -> Tensor:
     """The output y, joined to the taps so that its error reaches every block at once.
 
@@ -46,12 +47,13 @@ def join_credit(
             blocks.
         once: whether ``credits`` holds large tensors, to be freed as autograd frees what it saved:
             by a backward pass without ``retain_graph``.
+        at_once: whether all credits are paid together, however large they are.
 
     Returns:
         A tensor equal to y.
     """
     arrival = _Arrival(credits, learn, once)
-    if sum(tap.nbytes for tap in taps) > _AT_ONCE:
+    if not at_once and sum(tap.nbytes for tap in taps) > _AT_ONCE:
         arrival.one_by_one = True
         for number, tap in enumerate(taps):
             if tap.requires_grad:  # else its block holds no parameter

@@ -6,12 +6,13 @@ On request, perturbations travel beside it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.autograd.forward_ad as fwAD
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from fdfa.engine.at_taps import AtTaps, Substitute
 from fdfa.engine.forward_derivatives import forward_derivatives
@@ -38,7 +39,10 @@ class CutPass:
         nodes: how many autograd nodes the pass made.
         derivative: directional derivative of the output along all perturbations at once, of the
             output's shape; None without a probe.
-        noises: the perturbations as they were added, one a tap.
+        noises: the perturbations as they were added, one a perturbed tap.
+        edges: by number of the tap, where a derivative can be pulled back to, out of the block that
+            is entered there.
+        anchors: leaves that only stand for those places.
         tangents: of the tapped activations at which a local loss hangs, in the order of the taps:
             their derivatives along the perturbations of their own blocks.
     """
@@ -50,6 +54,8 @@ class CutPass:
     derivative: Tensor | None
     noises: Sequence[Tensor] = ()
     tangents: Sequence[Tensor] = ()
+    edges: Mapping[int, GradientEdge] = dataclasses.field(default_factory=dict)
+    anchors: Sequence[Tensor] = ()
 
 
 class CutModel:
@@ -62,6 +68,8 @@ class CutModel:
         probing: whether tangents travel beside the primals.
         compile_options: for ``torch.compile``; None runs eagerly.
         substitute: a forward in place of that of a module in a hidden block, or None.
+        perturbed: the taps that get perturbations; None for all.
+        entries: numbers of the taps at which derivatives are pulled back out of the next block.
     """
 
     def __init__(
@@ -73,6 +81,8 @@ class CutModel:
         probing: bool,
         compile_options: Mapping[str, Any] | None = None,
         substitute: Substitute | None = None,
+        perturbed: Sequence[Tap] | None = None,
+        entries: Collection[int] = (),
     ) -> None:
         self._model = model
         self._plan = plan
@@ -92,7 +102,12 @@ class CutModel:
             for tap, block in zip(plan.taps, plan.blocks, strict=False)
             if tap.has_head and not block
         }
-        self._expects_derivative = any(tap.end is None for tap in plan.taps)
+        self._perturbed = plan.taps if perturbed is None else perturbed
+        self._expects_derivative = any(tap.end is None for tap in self._perturbed)
+        self._receiving = plan.receiving(self._perturbed)
+        self._entries = {plan.taps[number].name: number for number in entries}
+        self._edges: dict[int, GradientEdge] = {}
+        self._anchors: list[Tensor] = []
         self._noises: dict[str, Tensor] = {}
         self._active_only = False
         self._forward = self._forward_with_tangents if probing else self._plain_forward
@@ -112,8 +127,8 @@ class CutModel:
         Args:
             args: positional arguments of the model.
             kwargs: keyword arguments of the model.
-            noises: one perturbation a tap: when probing, added to the tangent there; else to the
-                tensor itself, behind the cut.
+            noises: one perturbation a perturbed tap: when probing, added to the tangent there; else
+                to the tensor itself, behind the cut.
             active_only: add none where the tapped tensor is zero.
 
         Returns:
@@ -123,7 +138,7 @@ class CutModel:
             ProbeError: if a tangent is lost, or an operator has no forward derivative.
         """
         self._noises = {
-            tap.name: noise for tap, noise in zip(self._plan.taps, noises, strict=False)
+            tap.name: noise for tap, noise in zip(self._perturbed, noises, strict=False)
         }
         self._active_only = active_only
         first = torch._C._autograd._get_sequence_nr()
@@ -138,9 +153,15 @@ class CutModel:
                     returned, y, d = self._forward(args, kwargs)
             nodes = torch._C._autograd._get_sequence_nr() - first
             noises = list(self._noises.values())
-            return CutPass(returned, y, self._taps, nodes, d, noises, self._tangents)
+            return CutPass(
+                returned,
+                *(y, self._taps, nodes, d, noises, self._tangents),
+                edges=self._edges,
+                anchors=self._anchors,
+            )
         finally:
             self._taps, self._noises, self._tangents = [], {}, []
+            self._edges, self._anchors = {}, []
 
     def _plain_forward(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Returned:
         returned = self._model(*args, **kwargs)
@@ -159,27 +180,54 @@ class CutModel:
     def _cut(self, tap: Tap, tensor: Tensor) -> Tensor:
         self._taps.append(_behind_hooks(tensor))
         noise = self._noises.get(tap.name)
-        return tensor.detach() if noise is None else tensor.detach() + noise.to(tensor.dtype)
+        entry = self._enter(tap, tensor)
+        return entry if noise is None else entry + noise.to(tensor.dtype)
+
+    def _enter(self, tap: Tap, tensor: Tensor) -> Tensor:
+        """The tapped tensor as the next block gets it, without the graph of its own."""
+        number = self._entries.get(tap.name)
+        if number is None:
+            return tensor.detach()
+        anchor = torch.empty(0, device=tensor.device, requires_grad=True)
+        entry: Tensor = _Entry.apply(anchor, tensor.detach())  # type: ignore[no-untyped-call]
+        self._anchors.append(anchor)
+        self._edges[number] = get_gradient_edge(entry)  # now: it may be overwritten later
+        return entry
 
     def _perturb(self, tap: Tap, tensor: Tensor) -> Tensor:
         plain = self._handover.take()
         primal, tangent = self._carrier.split(tensor)
-        if tangent is None and tap.receives:
+        if tangent is None and tap.name in self._receiving:
             raise ProbeError(_lost(f"tap '{tap.name}'"))
         self._taps.append(_behind_hooks(primal))
         if self._plan.chain:
             self._carrier.reenter()
-        p = self._noises[tap.name]
-        if self._active_only:
+        p = self._noises.get(tap.name)
+        if p is not None and self._active_only:
             p = self._noises[tap.name] = p * (primal.detach() != 0)
         if tangent is not None:
-            p = tangent if tap.name in self._silent else tangent + p
-        if tap.has_head:
+            p = tangent if p is None or tap.name in self._silent else tangent + p
+        if tap.has_head and p is not None:
             self._tangents.append(p)
             return primal.detach()
+        entry = self._enter(tap, primal)
+        if p is None:
+            return entry
         if tangent is None and not plain:  # what others get to see they may write into
             p = p.clone()
-        return self._carrier.join(primal.detach(), p, plain=plain)
+        return self._carrier.join(entry, p, plain=plain)
+
+
+class _Entry(torch.autograd.Function):
+    """Where a block is entered: a derivative is asked for here, and goes no further."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, tensor: Tensor) -> Tensor:
+        return tensor.detach()  # not a view: the block may change it in place
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None]:
+        return None, None
 
 
 def _behind_hooks(tensor: Tensor) -> Tensor:
@@ -199,6 +247,8 @@ class CutModels:
         find_output: picks the output out of what the model returns.
         compile_options: for ``torch.compile``; None runs eagerly.
         substitute: a forward in place of that of a module in a hidden block, or None.
+        perturbed: the taps that get perturbations; None for all.
+        entries: numbers of the taps at which derivatives are pulled back out of the next block.
     """
 
     def __init__(
@@ -208,6 +258,8 @@ class CutModels:
         find_output: Callable[[Any], Tensor],
         compile_options: Mapping[str, Any] | None,
         substitute: Substitute | None = None,
+        perturbed: Sequence[Tap] | None = None,
+        entries: Collection[int] = (),
     ) -> None:
         self.plan = plan
         self._passes = 0
@@ -223,6 +275,8 @@ class CutModels:
                     probing=probing,
                     compile_options=options,
                     substitute=substitute,
+                    perturbed=perturbed,
+                    entries=entries,
                 )
                 for probing in (False, True)
             }

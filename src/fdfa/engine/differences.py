@@ -29,6 +29,7 @@ def central_difference(
     *,
     find_output: Callable[[Any], Tensor],
     noises: Sequence[Tensor],
+    perturbed: Sequence[Tap] | None = None,
     step: float | None = None,
     active_only: bool = False,
 ) -> Tensor:
@@ -46,7 +47,8 @@ def central_difference(
         args: positional arguments of the model.
         kwargs: keyword arguments of the model.
         find_output: picks the output out of what the model returns.
-        noises: p_l, one a tap.
+        noises: p_l, one a perturbed tap.
+        perturbed: the taps that get them; None for all.
         step: s; None takes 1e-3, or 1e-5 in float64.
         active_only: one pass more finds the units at zero, and sets their noise to zero, in place.
 
@@ -66,6 +68,7 @@ def central_difference(
         kwargs,
         find_output=find_output,
         noises=noises,
+        perturbed=perturbed,
         distances=(step, -step),
         active_only=active_only,
     )
@@ -80,6 +83,7 @@ def moved_outputs(
     *,
     find_output: Callable[[Any], Tensor],
     noises: Sequence[Tensor],
+    perturbed: Sequence[Tap] | None = None,
     distances: Sequence[float],
     active_only: bool = False,
 ) -> list[Tensor]:
@@ -91,7 +95,8 @@ def moved_outputs(
         args: positional arguments of the model.
         kwargs: keyword arguments of the model.
         find_output: picks the output out of what the model returns.
-        noises: p_l, one a tap.
+        noises: p_l, one a perturbed tap.
+        perturbed: the taps that get them; None for all.
         distances: every s.
         active_only: one pass more finds the units at zero, and sets their noise to zero, in place.
 
@@ -103,10 +108,12 @@ def moved_outputs(
     """
 
     def move(distance: float, tap: Tap, tensor: Tensor) -> Tensor:
-        return tensor.add(noise_of[tap.name].to(tensor.dtype), alpha=distance)
+        noise = noise_of.get(tap.name)
+        return tensor if noise is None else tensor.add(noise.to(tensor.dtype), alpha=distance)
 
     def silence(tap: Tap, tensor: Tensor) -> Tensor:
-        noise_of[tap.name].mul_(tensor != 0)
+        if tap.name in noise_of:
+            noise_of[tap.name].mul_(tensor != 0)
         return tensor
 
     def output(visit: Callable[[Tap, Tensor], Tensor]) -> Tensor:
@@ -121,7 +128,8 @@ def moved_outputs(
             " differences of rounding errors. Keep the model in float32 under autocast, or pass"
             " probe='forward-ad' where the method has it."
         )
-    noise_of = {tap.name: noise for tap, noise in zip(plan.taps, noises, strict=True)}
+    moved = plan.taps if perturbed is None else perturbed
+    noise_of = {tap.name: noise for tap, noise in zip(moved, noises, strict=True)}
     if active_only:
         output(silence)
     return [output(functools.partial(move, distance)) for distance in distances]

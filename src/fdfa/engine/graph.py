@@ -7,7 +7,7 @@ not dominate. One sweep over the edges decides that for all nodes together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -120,6 +120,15 @@ class AutogradGraph:
             elif i:
                 region[i] = region[self._consumers[i][0][0]]
         return region
+
+    def longest_ways(self, marked: Collection[int], region: Sequence[int]) -> dict[int, int]:
+        """For each region the most marked nodes (by place) that lie one behind the other in it."""
+        ways, longest = [0] * len(self.order), dict.fromkeys(region, 0)
+        for i, consumers in enumerate(self._consumers):
+            here = [ways[place] for place, _ in consumers if region[place] == region[i]]
+            ways[i] = max(here, default=0) + (i in marked)
+            longest[region[i]] = max(longest[region[i]], ways[i])
+        return longest
 
     def bypass(self, node: Node) -> Node | None:
         """A node behind ``node`` that also reaches the output around it, or None."""

@@ -31,7 +31,8 @@ class Lesson:
         plan: where the pass was cut.
         derivative: d (N, K), projected where the maps are (N, r); None where the pass did not
             probe.
-        perturbations: p_l (N, |h_l|), one a tap, where it probed.
+        perturbed: the taps that were perturbed, where it probed; all, or those with a map.
+        perturbations: p_l (N, |h_l|), one each of them.
         activations: h_l (N, |h_l|), one a tap, for a method that asks for them.
         error: e (N, K), projected where the maps are, when it has arrived.
         targets: t / N (N, K), in e's place, for a method that asks for them.
@@ -42,6 +43,7 @@ class Lesson:
 
     plan: TapPlan
     derivative: Tensor | None = None
+    perturbed: Sequence[Tap] = ()
     perturbations: Sequence[Tensor] = ()
     activations: Sequence[Tensor] = ()
     error: Tensor | None = None
@@ -79,7 +81,7 @@ class Lesson:
         if self.derivative is None:
             return None
         rest = self.derivative.clone()
-        for tap, p in zip(self.taps, self.perturbations, strict=True):
+        for tap, p in zip(self.perturbed, self.perturbations, strict=True):
             rest.addmm_(p, feedback[tap].weight.T, alpha=-share)
         return rest
 
@@ -87,7 +89,7 @@ class Lesson:
 def correlations(
     lesson: Lesson, feedback: FeedbackMaps, *, innovation: bool
 ) -> Iterator[tuple[Tap, Tensor]]:
-    """For each tap the mean of d^T p_l over the samples of all processes, (K, |h_l|).
+    """For each perturbed tap the mean of d^T p_l over the samples of all processes, (K, |h_l|).
 
     One matrix product a tap.
 
@@ -110,7 +112,7 @@ def correlations(
     parts = [functools.partial(torch.mm, d.T, p) for p in lesson.perturbations]
     total, sums = sum_over_processes(samples, parts, like=d)
     if total:
-        for tap, summed in zip(lesson.taps, sums, strict=True):
+        for tap, summed in zip(lesson.perturbed, sums, strict=True):
             yield tap, summed.div_(total)
 
 

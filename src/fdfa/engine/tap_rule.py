@@ -18,6 +18,7 @@ from fdfa.engine.intercept import Forward
 from fdfa.engine.lessons import Lesson
 from fdfa.engine.outputs import output_tensor
 from fdfa.engine.probes import Probe
+from fdfa.engine.relay_routes import relay_routes
 from fdfa.engine.taps import Tap, TapPlan
 
 __all__ = ["TapRule"]
@@ -43,6 +44,9 @@ class TapRule(Estimator):
         keeps_activations: whether :meth:`teach` needs the tapped activations. Such a method learns
             at every step, with a probe or without.
         head_names: of the taps at which local losses hang.
+        relay: r: what :meth:`credits` gives a tap is the credit of the one r blocks before, which
+            gets it by the exact derivatives of the blocks between; or that of the output, where it
+            is less than r blocks away.
     """
 
     feedback: FeedbackMaps
@@ -54,6 +58,7 @@ class TapRule(Estimator):
     repeats: ClassVar[bool] = False
     keeps_activations: ClassVar[bool] = False
     head_names: tuple[str, ...] = ()
+    relay: int = 0
 
     def credits(self, e: Tensor, lesson: Lesson) -> Payer:
         """How the taps of one pass get their credit, asked for once the output error is there.
@@ -81,15 +86,18 @@ class TapRule(Estimator):
         """
 
     def mapped_taps(self, plan: TapPlan) -> tuple[Tap, ...]:
-        """The taps that have a feedback map.
+        """The taps that have a feedback map; no others are perturbed.
 
         Args:
             plan: with all taps.
 
         Returns:
-            All of them, until a method says otherwise.
+            All of them, or those from which a credit is relayed, until a method says otherwise.
         """
-        return plan.taps
+        if not self.relay:
+            return plan.taps
+        sources = relay_routes(plan, self.relay).sources
+        return tuple(tap for number, tap in enumerate(plan.taps) if number in sources)
 
     def prefers_tap(self, module: nn.Module) -> bool:
         """Whether ``taps="auto"`` is to cut at this module's output, where it may choose.
@@ -116,7 +124,8 @@ class TapRule(Estimator):
     @property
     def direct_feedback(self) -> bool:
         """Whether the credit of every tap is ``e B_l``, e the output error, and nothing else."""
-        return type(self).credits is TapRule.credits and not self.needs_targets
+        plain = type(self).credits is TapRule.credits and not self.needs_targets
+        return plain and not self.relay
 
     @property
     def further_passes(self) -> int:
@@ -160,6 +169,7 @@ class TapRule(Estimator):
             kwargs,
             find_output=self._output_of,
             noises=noises,
+            perturbed=self.mapped_taps(cut.plan),
             step=probe.difference_step,
             active_only=probe.active_only,
         )
@@ -176,12 +186,13 @@ class TapRule(Estimator):
             *more: what tells several of one step apart.
 
         Returns:
-            p_l, one a tap, of its shape.
+            p_l, one each of :meth:`mapped_taps`, of its shape.
         """
+        taps = self.mapped_taps(plan)
         return probe.draw(
-            [tap.shape for tap in plan.taps],
-            [self._wide(tap) for tap in plan.taps],
-            [tap.device for tap in plan.taps],
+            [tap.shape for tap in taps],
+            [self._wide(tap) for tap in taps],
+            [tap.device for tap in taps],
             *self.noise_seeds(step),
             *more,
         )

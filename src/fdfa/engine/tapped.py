@@ -21,6 +21,8 @@ from fdfa.engine.notes import Note
 from fdfa.engine.outputs import map_tensors
 from fdfa.engine.probes import Probe, generator_for
 from fdfa.engine.projection import make_projection, projection_conflicts
+from fdfa.engine.relay_routes import relay_routes
+from fdfa.engine.relayed_credit import check_apart, join_relayed
 from fdfa.engine.repetition import Repetition
 from fdfa.engine.saved_tensors import checkpoint_region
 from fdfa.engine.selection import TapSpec, wanted_modules
@@ -143,7 +145,15 @@ class TappedEstimator(TapRule):
 
         Args:
             **options: of ``torch.compile``.
+
+        Raises:
+            ConfigError: with a relay.
         """
+        if self.relay:
+            raise ConfigError(
+                f"relay={self.relay} and compile() do not go together: a compiled pass has one"
+                " derivative for all blocks, and a relay asks for that of each. Leave out one."
+            )
         self._compile_options = options
         self._cuts.clear()
 
@@ -159,12 +169,13 @@ class TappedEstimator(TapRule):
         """
         cut, step = self._cut(args, kwargs), self.take_step()
         plan, probe = cut.plan, self.probe
-        wanted = bool(plan.taps) and (self.probed_credit or self.moves_output or not self.alone)
+        perturbed = self.mapped_taps(plan) if probe is not None else ()
+        wanted = bool(perturbed) and (self.probed_credit or self.moves_output or not self.alone)
         due = probe is not None and probe.due(step) and wanted
         repetition = Repetition(self.model, args, kwargs) if self.repeats else None
         # what a checkpoint runs again must save what this pass saves: tangents in both, or in none
         saves = probe is not None and probe.derivative == "forward-ad"
-        if probe is not None and plan.taps and (due or (saves and checkpoint_region() is not None)):
+        if probe is not None and perturbed and (due or (saves and checkpoint_region() is not None)):
             run = self.probing_pass(probe, cut, args, kwargs, step)
         else:
             run = cut.next(probing=False).run(args, kwargs)
@@ -172,8 +183,11 @@ class TappedEstimator(TapRule):
             return run.returned
         if cut.to_be_checked(run):
             check_cut(self.model, plan, run.output, run.taps)
+            if self.relay:
+                check_apart(self.model, plan, relay_routes(plan, self.relay), run)
         lesson = Lesson(plan, repetition=repetition)
         if due and run.derivative is not None:
+            lesson.perturbed = perturbed
             measured = (run.derivative, *run.noises)
             d, *p = (as_matrix(tensor, self.sample_dims) for tensor in measured)
             d = d.to(p[0].dtype)
@@ -183,7 +197,7 @@ class TappedEstimator(TapRule):
         if self.keeps_activations and not self.alone:
             lesson.activations = [as_matrix(h.detach(), self.sample_dims) for h in run.taps]
         y = self._join(plan, run, lesson)
-        if self.on_credit is not None:
+        if self.on_credit is not None and not self.relay:
             for tap, h in zip(plan.taps, run.taps, strict=True):
                 if h.requires_grad:  # after the hook that puts the credit there
                     h.register_hook(functools.partial(self.on_credit, tap))  # type: ignore[no-untyped-call]
@@ -229,6 +243,16 @@ class TappedEstimator(TapRule):
         told = lesson.derivative is not None or bool(lesson.activations)
         told = told or (self.projection is not None and self.projection.learns)
         taught = told and self._mapped and not self.alone
+        if self.relay:
+            return join_relayed(
+                self.model,
+                plan,
+                relay_routes(plan, self.relay),
+                run,
+                credits=credits,
+                learn=learn if taught else None,
+                on_credit=self.on_credit,
+            )
         return join_credit(
             run.output,
             run.taps,
@@ -270,7 +294,15 @@ class TappedEstimator(TapRule):
         by_forward_ad = self.probe is not None and self.probe.derivative == "forward-ad"
         check_supported(self.model, plan, by_forward_ad=by_forward_ad)
         self._make_maps(plan)
-        return CutModels(self.model, plan, self._output_of, self._compile_options, self.substitute)
+        return CutModels(
+            self.model,
+            plan,
+            self._output_of,
+            self._compile_options,
+            self.substitute,
+            perturbed=self.mapped_taps(plan),
+            entries=relay_routes(plan, self.relay).entries if self.relay else (),
+        )
 
     def _make_maps(self, plan: TapPlan) -> None:
         outputs = math.prod(plan.output_shape[self.sample_dims :])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -36,7 +36,6 @@ class Tap:
         call: 0 for the module's first call in a forward pass.
         shape: of the tensor, sample dimensions included.
         device: of the tensor.
-        receives: whether a perturbation of another tap arrives here.
         end: name of the tap at which the local loss hangs that this one counts for, its own where
             it carries the head; None where it counts for the loss of the output.
     """
@@ -47,7 +46,6 @@ class Tap:
     call: int
     shape: tuple[int, ...]
     device: torch.device
-    receives: bool
     end: str | None = None
 
     @property
@@ -56,9 +54,11 @@ class Tap:
         return self.end == self.name
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class TapPlan:
     """The taps of one structure of a model, in the order in which a forward pass meets them.
+
+    A plan equals itself alone: so what is derived from it can be looked up fast.
 
     Attributes:
         taps: the cuts.
@@ -66,6 +66,9 @@ class TapPlan:
         blocks: names of the parameters of each block; block l ends at tap l, the last one at the
             output.
         weight_layers: names of the weight layers of each block.
+        depths: how many of them lie one behind the other, on the longest way through each block.
+        onward: for each tap the number of the block that it leads into: that of the next tap on the
+            way to the output, or the last block's.
         output_shape: of the model's output.
         attention: whether the pass may hold scaled dot product attention.
         other_gradients: for every other tensor that the model returns, whether it needs a gradient.
@@ -77,10 +80,27 @@ class TapPlan:
     chain: bool
     blocks: tuple[tuple[str, ...], ...]
     weight_layers: tuple[tuple[str, ...], ...]
+    depths: tuple[int, ...]
+    onward: tuple[int, ...]
     output_shape: tuple[int, ...]
     attention: bool
     checkpoints: tuple[tuple[str, int], ...]
     other_gradients: tuple[bool, ...]
+
+    def receiving(self, perturbed: Iterable[Tap]) -> frozenset[str]:
+        """The names of the taps at which a perturbation of another tap arrives.
+
+        Args:
+            perturbed: the taps that are perturbed.
+
+        Returns:
+            The names.
+        """
+        reached: set[int] = set()
+        for number in map(self.taps.index, perturbed):
+            while (number := self.onward[number]) < len(self.taps) and number not in reached:
+                reached.add(number)
+        return frozenset(self.taps[number].name for number in reached)
 
 
 def plan_taps(
@@ -193,16 +213,13 @@ def _plan(
     graph = recording.graph  # the whole one, or that stopped at local losses
     masks = graph.ancestor_masks([cut.node for cut in cuts])
     names = {cut.node: cut.name for cut in cuts}
-    taps = []
-    for cut in cuts:
-        own, behind = masks[cut.node]
-        taps.append(
-            Tap(
-                *(cut.name, cut.module, cut.kind, cut.call, cut.shape, cut.device),
-                receives=behind != own,
-                end=names.get(graph.end(cut.node)),
-            )
+    taps = [
+        Tap(
+            *(cut.name, cut.module, cut.kind, cut.call, cut.shape, cut.device),
+            end=names.get(graph.end(cut.node)),
         )
+        for cut in cuts
+    ]
     region = graph.regions({cut.node: i for i, cut in enumerate(cuts)})
     blocks = [
         {id(leaf) for place, leaf in graph.leaves if region[place] == i}
@@ -212,11 +229,24 @@ def _plan(
     for name, nodes in recording.calls.weight_calls:
         for i in sorted({region[graph.place[node]] for node in nodes if node in graph.place}):
             layers[i].append(name)
+    behind = [masks[cut.node] for cut in cuts]
+    # the first tap of those that it lies behind: they come one behind the other
+    onward = [
+        next((j for j in range(i + 1, len(cuts)) if behind[j][1] & own), len(cuts))
+        for i, (own, _) in enumerate(behind)
+    ]
+    calls = [
+        [graph.place[node] for node in nodes if node in graph.place]
+        for _, nodes in recording.calls.weight_calls
+    ]
+    depths = graph.longest_ways({min(places) for places in calls if places}, region)
     return TapPlan(
         taps=tuple(taps),
         chain=_is_chain(whole, cuts),
         blocks=tuple(parameter_names(model, block) for block in blocks),
         weight_layers=tuple(map(tuple, layers)),
+        depths=tuple(depths.get(i, 0) for i in (*range(len(cuts)), -1)),
+        onward=tuple(onward),
         output_shape=recording.output_shape,
         attention=any(_may_attend(node) for node in graph.order),
         checkpoints=tuple(recording.calls.checkpoints),

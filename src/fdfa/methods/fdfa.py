@@ -72,6 +72,9 @@ class FDFA(TappedEstimator):
         probe: ``"forward-ad"`` or, for what has no forward derivative, ``"finite-difference"``.
         probe_every: probe one step in this many.
         difference_step: length of a finite difference; None takes 1e-3, or 1e-5 in float64.
+        relay: r, from 0 (the paper's) up: ``e B`` enters r blocks behind the tap, and is pulled
+            back through them exactly; the last blocks get the exact error. r more derivatives by
+            the input of each block, and nothing for the first r maps.
         rank: None; or r, the number of dimensions on which the output error is projected before the
             maps, with r rows each: ``e P^T`` in e's place, P (r, K) with random orthonormal rows.
         learn_p: whether P learns, by Oja's subspace rule on the output error.
@@ -110,6 +113,7 @@ class FDFA(TappedEstimator):
         probe: Literal["forward-ad", "finite-difference"] = "forward-ad",
         probe_every: int = 1,
         difference_step: float | None = None,
+        relay: int = 0,
         rank: int | None = None,
         learn_p: bool = False,
         projection_rate: float = 0.05,
@@ -131,6 +135,16 @@ class FDFA(TappedEstimator):
                 f"coefficient={coefficient!r}: how far the maps are trusted lies in [0, 1]. Pass"
                 " 1.0, or 'running' to have it estimated."
             )
+        if isinstance(relay, bool) or not isinstance(relay, int) or relay < 0:
+            raise ConfigError(
+                f"relay={relay!r}: through how many blocks is a credit pulled back? Pass a whole"
+                " number from 0 up."
+            )
+        if relay and credit == "unbiased":
+            raise ConfigError(
+                f"relay={relay} and credit='unbiased' do not go together: what the probe adds to a"
+                " credit is known at the tap itself. Leave out one."
+            )
         super().__init__(
             model,
             taps=taps,
@@ -147,6 +161,7 @@ class FDFA(TappedEstimator):
                 noise=noise, derivative=probe, every=probe_every, difference_step=difference_step
             ),
         )
+        self.relay = relay
         self.feedback_rate = feedback_rate
         self.feedback_update = feedback_update
         self.probed_credit = credit == "unbiased"
@@ -160,7 +175,7 @@ class FDFA(TappedEstimator):
     @property
     def direct_feedback(self) -> bool:
         """Whether the credit is ``e B_l`` alone: not where it is unbiased by the probe."""
-        return not self.probed_credit
+        return not self.probed_credit and not self.relay
 
     def credits(self, e: Tensor, lesson: Lesson) -> Payer:
         """``e B_l``, or with the probe the unbiased form; see the class."""

@@ -19,6 +19,7 @@ from fdfa.engine.intercept import untouched_state
 from fdfa.engine.local import LocalEstimator
 from fdfa.engine.outputs import output_tensor
 from fdfa.engine.probes import Probe
+from fdfa.engine.relay_routes import relay_routes
 from fdfa.engine.tapped import TappedEstimator
 from fdfa.engine.taps import Tap, TapPlan
 from fdfa.errors import ProbeError
@@ -120,15 +121,17 @@ def _explain_uncut(learner: Estimator, uncut: _Pass, output_shape: tuple[int, ..
 def _explain_cut(learner: TappedEstimator, uncut: _Pass, inputs: tuple[Any, ...]) -> Explanation:
     plan = learner.plan(*inputs)
     taps = tuple(_tap_facts(learner, tap) for tap in plan.taps)
-    probe = learner.probe if taps else None
+    perturbed = learner.mapped_taps(plan)
+    probe = learner.probe if perturbed else None
     cut = _run_at_taps(learner.model, plan, inputs, lambda tap, h: h.detach())
+    calls = _with_relays(learner, plan, inputs, cut.calls) if learner.relay else cut.calls
     obstacles = _try_probe(learner, probe, inputs)
     blocks = _block_facts(learner, plan)
     memory = _memory(
         learner,
         activations=cut.kept,
         feedback=sum(tap.feedback_bytes for tap in taps),
-        probe=_probe_bytes(probe, plan) * learner.probes_at_once,
+        probe=_probe_bytes(probe, plan, perturbed) * learner.probes_at_once,
     )
     tangents = _tangents(learner, probe, plan, inputs)
     samples = math.prod(plan.output_shape[: learner.sample_dims])
@@ -145,7 +148,7 @@ def _explain_cut(learner: TappedEstimator, uncut: _Pass, inputs: tuple[Any, ...]
         taps=taps,
         blocks=blocks,
         products=Products(
-            layers=_layers(cut.calls, tangents),
+            layers=_layers(calls, tangents),
             credit=through_maps + through_heads,
             teaching=through_maps * (1 + foreseen) if share else 0,
             probing_share=share,
@@ -196,6 +199,31 @@ def _run_at_taps(
     return _run(model, inputs, lambda: AtTaps(model, plan, change))
 
 
+def _with_relays(
+    learner: TappedEstimator, plan: TapPlan, inputs: tuple[Any, ...], calls: Sequence[LayerCall]
+) -> list[LayerCall]:
+    """The calls of a cut pass, with what is pulled back through each on its way to earlier taps."""
+    routes = relay_routes(plan, learner.relay)
+    entered = {plan.taps[number] for number in routes.entries}
+    # The copy is for what works in place, which torch allows on no leaf.
+    opened = _run_at_taps(
+        learner.model,
+        plan,
+        inputs,
+        lambda tap, h: h.detach().requires_grad_(tap in entered).clone(),
+    )
+    block_of = {name: block for block, names in enumerate(plan.weight_layers) for name in names}
+    found = []
+    for call, entry in zip(calls, opened.calls, strict=True):
+        block = block_of.get(call.name)
+        if block is not None and entry.input_needs_gradient:
+            passing = sum(block in way for way in routes.relayed.values())
+            call = entry if routes.exact.get(block) else call
+            call = dataclasses.replace(call, relayed=passing)
+        found.append(call)
+    return found
+
+
 def _try_probe(
     learner: TappedEstimator, probe: Probe | None, inputs: tuple[Any, ...]
 ) -> tuple[str, ...]:
@@ -216,14 +244,15 @@ def _tangents(
     """Multiply-adds of a probe by layer."""
     if probe is None:
         return {}
-    # With frozen weights a tensor needs a gradient exactly where it depends on a tap.
+    perturbed = learner.mapped_taps(plan)
+    # With frozen weights a tensor needs a gradient exactly where it depends on a perturbed tap.
     learner.model.requires_grad_(False)
     # The copy is for what works in place, which torch allows on no leaf.
     started = _run_at_taps(
         learner.model,
         plan,
         inputs,
-        lambda tap, h: h.detach().requires_grad_(not tap.has_head).clone(),
+        lambda tap, h: h.detach().requires_grad_(tap in perturbed and not tap.has_head).clone(),
     )
     tangents: dict[str, int] = {}
     for call in started.calls:
@@ -265,10 +294,12 @@ def _memory(learner: Estimator, *, activations: int, feedback: int, probe: int) 
     )
 
 
-def _probe_bytes(probe: Probe | None, plan: TapPlan) -> int:
-    """Perturbations of all taps, and two tangents of the largest one."""
+def _probe_bytes(probe: Probe | None, plan: TapPlan, perturbed: Sequence[Tap]) -> int:
+    """Perturbations, and two tangents of the largest tap that one travels through."""
     if probe is None:
         return 0
-    sizes = [4 * math.prod(tap.shape) for tap in plan.taps]
-    drawn = sum(sizes) // (32 if probe.noise == "rademacher" else 1)
-    return drawn + 2 * max(sizes)
+    receiving = plan.receiving(perturbed)
+    sizes = {tap.name: 4 * math.prod(tap.shape) for tap in plan.taps}
+    drawn = sum(sizes[tap.name] for tap in perturbed)
+    drawn //= 32 if probe.noise == "rademacher" else 1
+    return drawn + 2 * max(sizes[name] for name in (*receiving, *(tap.name for tap in perturbed)))

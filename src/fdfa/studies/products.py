@@ -23,7 +23,7 @@ class LayerProducts:
         name: dotted name of the module.
         forward: of the forward pass.
         weight_gradient: of the weights' gradient; 0 where they are frozen.
-        input_gradient: of the gradient passed on; 0 where the layer begins a block.
+        input_gradient: of gradients passed on; 0 where the layer begins a block that none passes.
         tangent: of carrying a probe through the layer; 0 before the first tap.
     """
 
@@ -84,6 +84,7 @@ class LayerCall:
             any case (recurrent products, attention's output projection).
         trainable: whether any of its weights is.
         input_needs_gradient: whether the gradient is passed on behind the layer.
+        relayed: credits for blocks before that are pulled back through it.
     """
 
     name: str
@@ -91,6 +92,7 @@ class LayerCall:
     inner: int
     trainable: bool
     input_needs_gradient: bool
+    relayed: int = 0
 
     @property
     def weight_gradient(self) -> int:
@@ -100,9 +102,10 @@ class LayerCall:
     @property
     def input_gradient(self) -> int:
         """Multiply-adds of the gradient passed on, within the layer and behind it."""
+        relayed = self.relayed * self.forward
         if self.input_needs_gradient:
-            return self.forward
-        return self.inner if self.trainable else 0
+            return self.forward + relayed
+        return (self.inner if self.trainable else 0) + relayed
 
 
 def weight_layers(model: nn.Module) -> dict[str, nn.Module]:
