@@ -43,6 +43,16 @@ METHOD_FAULTS = (
         (f"{RELAY}::test_hooks_on_parameters_change_a_gradient_once",),
     ),
     Fault(
+        "a first block that never rests",
+        "engine/tapped.py",
+        "if step % self.first_block_every and",
+        "if step % 1 and",
+        (
+            "tests/oracles/test_first_block.py"
+            "::test_it_gets_the_same_gradient_in_its_passes_and_none_between",
+        ),
+    ),
+    Fault(
         "every tap is perturbed, with a map or without",
         "engine/tap_rule.py",
         "if number in sources)",

@@ -39,6 +39,7 @@ def _freed(here: Here) -> None:
 
 RELAY_CASES = [
     refused_option("fdfa", relay=-1),
+    refused_option("fdfa", first_block_every=0),
     Case(
         "a relay of unbiased credits",
         ConfigError,

@@ -128,6 +128,8 @@ class _RelayedPass:
         direct = self.credits(e, notes)
         # the lowest first: later ones do not pass the block that has just run
         for number, route in self.routes.relayed.items():
+            if not (self.routes.apart[number] or number in self.place):
+                continue  # nothing learns there
             credit: Tensor | None = direct(route[0])
             for block, before in zip(route, (*route[1:], number), strict=True):
                 if credit is not None:

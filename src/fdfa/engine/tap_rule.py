@@ -47,6 +47,8 @@ class TapRule(Estimator):
         relay: r: what :meth:`credits` gives a tap is the credit of the one r blocks before, which
             gets it by the exact derivatives of the blocks between; or that of the output, where it
             is less than r blocks away.
+        first_block_every: the first block gets its credit in one pass of so many; in the others its
+            parameters get no gradient.
     """
 
     feedback: FeedbackMaps
@@ -59,6 +61,7 @@ class TapRule(Estimator):
     keeps_activations: ClassVar[bool] = False
     head_names: tuple[str, ...] = ()
     relay: int = 0
+    first_block_every: int = 1
 
     def credits(self, e: Tensor, lesson: Lesson) -> Payer:
         """How the taps of one pass get their credit, asked for once the output error is there.

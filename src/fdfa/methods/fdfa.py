@@ -75,6 +75,9 @@ class FDFA(TappedEstimator):
         relay: r, from 0 (the paper's) up: ``e B`` enters r blocks behind the tap, and is pulled
             back through them exactly; the last blocks get the exact error. r more derivatives by
             the input of each block, and nothing for the first r maps.
+        first_block_every: the block before the first tap learns in one pass of this many; in the
+            others its parameters get no gradient (``None``, which optimisers pass over). Its credit
+            is the least exact, and in a convolutional network the dearest.
         rank: None; or r, the number of dimensions on which the output error is projected before the
             maps, with r rows each: ``e P^T`` in e's place, P (r, K) with random orthonormal rows.
         learn_p: whether P learns, by Oja's subspace rule on the output error.
@@ -114,6 +117,7 @@ class FDFA(TappedEstimator):
         probe_every: int = 1,
         difference_step: float | None = None,
         relay: int = 0,
+        first_block_every: int = 1,
         rank: int | None = None,
         learn_p: bool = False,
         projection_rate: float = 0.05,
@@ -140,6 +144,13 @@ class FDFA(TappedEstimator):
                 f"relay={relay!r}: through how many blocks is a credit pulled back? Pass a whole"
                 " number from 0 up."
             )
+        if isinstance(first_block_every, bool) or not (
+            isinstance(first_block_every, int) and first_block_every >= 1
+        ):
+            raise ConfigError(
+                f"first_block_every={first_block_every!r}: in one pass of how many does the first"
+                " block learn? Pass a whole number from 1 up."
+            )
         if relay and credit == "unbiased":
             raise ConfigError(
                 f"relay={relay} and credit='unbiased' do not go together: what the probe adds to a"
@@ -162,6 +173,7 @@ class FDFA(TappedEstimator):
             ),
         )
         self.relay = relay
+        self.first_block_every = first_block_every
         self.feedback_rate = feedback_rate
         self.feedback_update = feedback_update
         self.probed_credit = credit == "unbiased"
