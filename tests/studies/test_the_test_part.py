@@ -20,15 +20,20 @@ from fdfa.studies.compare import CompareConfig, StudyInterrupted, compare
 from fdfa.studies.evaluate import evaluate_run
 from fdfa.studies.preview import PreviewConfig, preview
 from fdfa.studies.rehearsal import rehearse_study
+from fdfa.studies.reproduce import declared_in, reproduce
+from fdfa.studies.reproduce.planned_runs import TableSettings
 from fdfa.studies.resume import resume
 from fdfa.studies.runs import StudyObserver
 from fdfa.studies.setup import TrainConfig
 from fdfa.studies.task import Task
 from fdfa.studies.train import train
 from fdfa.training import EpochResult, StepResult, Trainer, TrainingInterrupted, TrainingSettings
+from tests.studies.tables import SMALL as SMALL_STUDY
+from tests.studies.tables import written
 
 SOURCE = Path(scoring.__file__).parents[1]
 
+COSTS = "[costs]\nrounds = 10\n\n[[task]]"
 SMALL = Task(model_options={"width": 8, "depth": 1})
 CONFIG = TrainConfig(task=SMALL, training=TrainingSettings(epochs=3, batch_size=256))
 
@@ -220,6 +225,28 @@ def test_a_resumed_comparison_looks_once_a_run(
     assert diary.entries == ["look", "epoch 1", "epoch 2", "look"]
 
 
+def test_a_study_looks_once_a_run_after_its_last_epoch(
+    diary: Diary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that comes before or after it looks: budget, costs, rehearsal, report, going on."""
+    monkeypatch.setattr("fdfa.studies.speed._ENOUGH_SECONDS", 0.0)
+    monkeypatch.setattr("fdfa.studies.reproduce.table.StudyObserver", lambda: diary)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # no time for pictures
+    study = declared_in(written(tmp_path, SMALL_STUDY.replace("[[task]]", COSTS, 1)))
+    alone = TableSettings(workers=1, device="cpu", seeds=1)
+
+    def stopped(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(study, alone, out=tmp_path / "out", minutes=1e6, told=stopped)
+    assert diary.entries == ["epoch 1", "epoch 2", "look"]
+    reproduce(study, alone, out=tmp_path / "out", minutes=1e6)
+    assert diary.entries == ["epoch 1", "epoch 2", "look"] * 3
+    reproduce(study, alone, out=tmp_path / "out", minutes=1e6)
+    assert diary.looks == 3
+
+
 @pytest.mark.parametrize("part", ["test", "validation", "train"])
 def test_evaluate_looks_where_it_is_told_to(
     part: scoring.Part, diary: Diary, tmp_path: Path
@@ -257,6 +284,8 @@ KNOWN = {
     "studies/rehearsal.py": 1,  # how many there are
     "studies/report.py": 1,  # a score
     "studies/reproduce/low_dimensional_feedback.py": 2,  # a score
+    "studies/reproduce/table.py": 2,  # a score
+    "studies/reproduce/table_findings.py": 2,  # a score
     "studies/results.py": None,  # scores
 }
 

@@ -114,7 +114,6 @@ class _Crew:
                 for process in self.processes:
                     process.kill()
                 raise
-            self.threads.shutdown()
 
     def submit(self, path: Path, config: TrainConfig) -> concurrent.futures.Future[None]:
         """To whichever process is free next."""
@@ -167,6 +166,9 @@ class _Crew:
                 _streams(process)[0].close()
         for process in self.processes:
             process.wait()
+        self.threads.shutdown()  # which read the last answers
+        for process in self.processes:
+            _streams(process)[1].close()
 
 
 def _streams(process: subprocess.Popen[str]) -> Sequence[IO[str]]:
