@@ -93,6 +93,12 @@ REPRODUCE_CASES = [
     _file("two numbers of a cell", "nothing", "", more=_PUBLISHED + "# nothing" + _PUBLISHED),
     _file("an unknown rule of a target", 'against = "bp"', 'against = "bq"', more=_TARGET),
     _file("a target of negative points", "within = 0.5", "within = -1", more=_TARGET),
+    _file(
+        "a target of costs that nobody measures",
+        "within = 0.5",
+        "within = 0.5\nlayers = 2",
+        more=_TARGET,
+    ),
     _file("too few rounds", "[[task]]", "[costs]\nrounds = 1\n[[task]]"),
     _file(
         "two runs of one name",

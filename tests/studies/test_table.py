@@ -8,16 +8,21 @@ import math
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+import fdfa
 from fdfa.errors import ConfigError
 from fdfa.studies.reproduce import Reproduction, declared_in, reproduce
 from fdfa.studies.reproduce.declaration import TrainingTable
 from fdfa.studies.reproduce.findings import Findings
 from fdfa.studies.reproduce.planned_runs import PlannedRun, TableSettings, planned_runs
 from fdfa.studies.reproduce.scaling import Scale, scaled
+from fdfa.studies.reproduce.step_costs import StepCosts, backward_path
 from fdfa.studies.reproduce.table_findings import Cell, grid_of, target_expectations
+from fdfa.studies.reproduce.table_pictures import path_panels
 from fdfa.studies.reproduce.workers import usable_cores, workers_for
 from fdfa.studies.train import train
 from tests.studies.tables import SMALL, written
@@ -237,26 +242,82 @@ class TestCells:
     ) -> None:
         table = self._with_target(tmp_path, score, within)
         cells = {("narrow", "dfa"): Cell(mine, 0), ("narrow", "bp"): Cell(other, 0)}
-        (found,) = target_expectations(table, cells, whole=True)
+        (found,) = target_expectations(table, cells, {}, whole=True)
         assert found.met is met
-        (unjudged,) = target_expectations(table, cells, whole=False)
+        (unjudged,) = target_expectations(table, cells, {}, whole=False)
         assert unjudged.met is None
 
     def test_a_target_with_a_failed_run_is_not_met(self, tmp_path: Path) -> None:
         for within in ("99", '"spread"'):
             table = self._with_target(tmp_path, "accuracy", within)
             cells = {("narrow", "dfa"): Cell((95.0,), 1), ("narrow", "bp"): Cell((95.0, 95.0), 0)}
-            (found,) = target_expectations(table, cells, whole=True)
+            (found,) = target_expectations(table, cells, {}, whole=True)
             assert math.isnan(found.found)
             assert found.met is False
             assert "nan" not in found.limits
-        assert target_expectations(table, {("narrow", "dfa"): Cell((95.0,), 0)}, whole=True) == ()
+        assert (
+            target_expectations(table, {("narrow", "dfa"): Cell((95.0,), 0)}, {}, whole=True) == ()
+        )
+
+    def test_targets_on_the_costs_of_a_step(self, tmp_path: Path) -> None:
+        more = "step_time = 1.0\nlayers = 2\n[costs]\n"
+        table = self._with_target(tmp_path, "accuracy", f"5.0\n{more}")
+        cells = {("narrow", "dfa"): Cell((95.0,), 0), ("narrow", "bp"): Cell((95.0,), 0)}
+        costs = {"narrow": {"dfa": StepCosts(0.1, 1.01, 10, 2, 1)}}
+        found = target_expectations(table, cells, costs, whole=True)
+        assert [expectation.met for expectation in found] == [True, False, True]
+        assert [expectation.found for expectation in found[1:]] == [1.01, 2]
 
     def _with_target(self, folder: Path, score: str, within: str) -> TrainingTable:
         text = SMALL.replace("seeds = 2", f'seeds = 2\nscore = "{score}"') + (
             f'[[target]]\nrule = "dfa"\nagainst = "bp"\ntask = "narrow"\nwithin = {within}\n'
         )
         return table_of(study_in(folder, text))
+
+
+class TestCosts:
+    @pytest.mark.parametrize(
+        ("method", "options", "layers"),
+        [
+            *(("backpropagation", {}, 4), ("fa", {}, 4), ("fg-w", {}, 0), ("dfa", {}, 1)),
+            *(("fdfa", {"relay": 1}, 2), ("fdfa", {"depth": 2}, 2)),
+        ],
+    )
+    def test_how_far_an_error_travels_backwards(
+        self, method: str, options: dict[str, Any], layers: int
+    ) -> None:
+        """Counted by hand: four linear layers, a block each."""
+        net = [torch.nn.Linear(3, 3), torch.nn.Tanh()] * 3
+        model = torch.nn.Sequential(*net, torch.nn.Linear(3, 2))
+        learner = fdfa.wrap(method, model, **options)
+        assert backward_path(learner, torch.ones(2, 3)).weight_layers == layers
+
+    def test_they_are_measured_once_and_stand_in_report_and_results(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("fdfa.studies.speed._ENOUGH_SECONDS", 0.0)
+        study = study_in(tmp_path, SMALL + "[costs]\nrounds = 10\n")
+        cell = dataclasses.replace(ALONE, tasks=("narrow",), seeds=1)
+        lines: list[str] = []
+        found = reproduce(study, cell, out=tmp_path / "out", told=lines.append)
+        assert lines[0] == "Narrow: measuring the time of a step"
+        _, grid = found.grids
+        assert [(row[0], row[3]) for row in grid.rows] == [("BP", "2"), ("DFA", "1")]
+        assert grid.rows[0][2] == "1.00"
+        again = reproduce(study, cell, out=tmp_path / "out", told=lines.append)
+        assert lines.count(lines[0]) == 1
+        assert again.grids == found.grids
+        results = json.loads((tmp_path / "out" / "results.json").read_text())
+        assert results["units"]["costs"]["narrow"]["dfa"]["weight_layers"] == 1
+        assert "| BP | " in (tmp_path / "out" / "report.md").read_text()
+        panels = path_panels(
+            table_of(study),
+            {("narrow", "bp"): Cell((96.0, 98.0), 0)},
+            {"narrow": {"bp": StepCosts(0.1, 1.5, 10, 2, 1)}},
+        )
+        score, times = (panel.points["BP"][0] for panel in panels)
+        assert score == pytest.approx((2, 97, 97 - 2**0.5, 97 + 2**0.5))
+        assert times == (2, 1.5, 1.5, 1.5)
 
 
 class TestBudget:
@@ -328,8 +389,6 @@ def test_as_many_processes_as_cores(
 
 
 def test_on_a_gpu_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
     monkeypatch.setattr(
         "fdfa.studies.reproduce.workers.chosen_device", lambda name: torch.device("cuda")
     )

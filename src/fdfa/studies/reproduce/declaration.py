@@ -128,6 +128,8 @@ class DeclaredTarget:
         against: name of the row beside which it is.
         task: name of the column.
         within: percentage points; or spread: the two standard deviations, as one.
+        step_time: times backpropagation's, that a step may take; None for any.
+        layers: that the longest backward path may have; None for any.
 
     Raises:
         ConfigError: if the points are negative.
@@ -141,6 +143,8 @@ class DeclaredTarget:
     against: str
     task: str
     within: float | Literal["spread"]
+    step_time: float | None = None
+    layers: int | None = None
 
     def __post_init__(self) -> None:
         """Check the points."""
@@ -225,6 +229,12 @@ class TrainingTable:
                 _known(part, "rule", entry.rule, rules)
         for target in self.target:
             _known("target", "rule", target.against, rules)
+            costly = target.step_time is not None or target.layers is not None
+            if costly and self.costs is None:
+                raise ConfigError(
+                    f"target: {target.rule!r} on {target.task!r} has a limit of step_time or "
+                    "layers, and none is measured. Add [costs]."
+                )
         pairs = [f"{entry.task}, {entry.rule}" for entry in self.published]
         _once("published", pairs, "A cell has room for one: keep the nearest set-up's.")
         for first, second in itertools.combinations(self.cells(), 2):

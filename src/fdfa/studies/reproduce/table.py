@@ -15,8 +15,6 @@ from fdfa.errors import ConfigError
 from fdfa.studies.costs import fresh_learner
 from fdfa.studies.environment import surroundings
 from fdfa.studies.json_values import plain
-from fdfa.studies.network import build_network
-from fdfa.studies.preparation import Prepared, prepared
 from fdfa.studies.records import from_json
 from fdfa.studies.reproduce.declaration import TrainingTable
 from fdfa.studies.reproduce.findings import Findings
@@ -24,6 +22,8 @@ from fdfa.studies.reproduce.markdown import caption, write_report
 from fdfa.studies.reproduce.pictures import write_panels
 from fdfa.studies.reproduce.planned_runs import PlannedRun, TableSettings, planned_runs
 from fdfa.studies.reproduce.scaling import Scale, in_words, scaled, seconds_of
+from fdfa.studies.reproduce.starts import starts_by_column
+from fdfa.studies.reproduce.step_costs import Costs, costs_grids, kept_step_costs
 from fdfa.studies.reproduce.table_findings import (
     cells_of,
     grid_of,
@@ -31,7 +31,7 @@ from fdfa.studies.reproduce.table_findings import (
     sources_of,
     target_expectations,
 )
-from fdfa.studies.reproduce.table_pictures import table_panels
+from fdfa.studies.reproduce.table_pictures import path_panels, table_panels
 from fdfa.studies.reproduce.workers import make_runs, workers_for
 from fdfa.studies.run_folder import RunFolder
 from fdfa.studies.runs import Run, StudyObserver, recall
@@ -95,8 +95,9 @@ def table_made(
     with _opened(name, out, runs, overwrite=overwrite) as folder:
         content = {"name": name, "settings": settings, "minutes": minutes, "scale": scale}
         folder.write_json("config.json", {"reproduce": content, "environment": surroundings()})
+        costs = kept_step_costs(table, runs, folder, told)
         _trained(runs, settings, folder, told)
-        return _found(name, table, settings, scale, runs, command, folder)
+        return _found(name, table, settings, scale, runs, costs, command, folder)
 
 
 def _scale(
@@ -118,7 +119,11 @@ def _scale(
     cells = planned_runs(table, settings, seeds=1)
     every = len(cells) * seeds
     workers = workers_for(settings.workers, jobs=every, device=settings.device)
-    seconds = [seconds_of(run.config, start) / workers for run, start in _starts(cells)]
+    seconds = [
+        seconds_of(run.config, start) / workers
+        for column in starts_by_column(cells)
+        for run, start in column
+    ]
     return scaled(cells, seconds, seeds=seeds, minutes=minutes)
 
 
@@ -181,8 +186,9 @@ def _trained(
         for path, run in todo.items()
         if RunFolder(path).study() is None
     }
-    for run, start in _starts(list(unseen.values())):
-        rehearse(run.config, fresh_learner(run.config, start.network, start.data), start.data)
+    for column in starts_by_column(list(unseen.values())):
+        for run, start in column:
+            rehearse(run.config, fresh_learner(run.config, start.network, start.data), start.data)
     done: list[Path] = []
 
     def finished(path: Path) -> None:
@@ -206,23 +212,13 @@ def _in_short(run: Run) -> str:
     return f"{100 * run.test.accuracy:.2f} % ({seconds:.0f} s)"
 
 
-def _starts(runs: Sequence[PlannedRun]) -> Iterator[tuple[PlannedRun, Prepared]]:
-    """Each run with its network; the data of a column are read once."""
-    for column in dict.fromkeys(run.column.name for run in runs):
-        mine = [run for run in runs if run.column.name == column]
-        first = mine[0].config
-        with prepared(first.task, seed=first.seed, machine=first.machine) as start:
-            for run in mine:
-                network = build_network(run.config.task, start.data, seed=run.config.seed)
-                yield run, dataclasses.replace(start, network=network.to(start.device))
-
-
 def _found(
     name: str,
     table: TrainingTable,
     settings: TableSettings,
     scale: Scale,
     runs: Sequence[PlannedRun],
+    costs: Costs,
     command: str,
     folder: RunFolder,
 ) -> Findings:
@@ -244,14 +240,20 @@ def _found(
     found = Findings(
         name=name,
         settings=settings,
-        expectations=target_expectations(table, cells, whole=as_declared),
-        units=run_units(table, made),
-        grids=(grid_of(table, cells, epochs=trained, words=scale.words),),
+        expectations=target_expectations(table, cells, costs, whole=as_declared),
+        units={**run_units(table, made), **({"costs": costs} if costs else {})},
+        grids=(
+            grid_of(table, cells, epochs=trained, words=scale.words),
+            *costs_grids(table, costs),
+        ),
         caption=caption(command, environments, day, scale.words, settings.note),
         differences=table.differences,
     )
     notes = write_panels(
-        table_panels(table, made, lambda run: _folder_of(run, folder)),
+        [
+            *table_panels(table, made, lambda run: _folder_of(run, folder)),
+            *path_panels(table, cells, costs),
+        ],
         folder,
         title=f"{name}: {table.source}",
     )
@@ -259,7 +261,7 @@ def _found(
     found = dataclasses.replace(found, notes=notes, files=tuple(folder.files))
     write_report(found, table, folder)
     folder.write_json("results.json", found.report())
-    folder.note("config.json")
+    folder.note("config.json", "units.json")
     return dataclasses.replace(found, files=tuple(folder.files))
 
 

@@ -10,10 +10,11 @@ from typing import Any
 from fdfa.studies.reproduce.declaration import DeclaredTarget, PublishedNumber, TrainingTable
 from fdfa.studies.reproduce.findings import Expectation, Grid
 from fdfa.studies.reproduce.planned_runs import PlannedRun
+from fdfa.studies.reproduce.step_costs import Costs
 from fdfa.studies.results import Spread
 from fdfa.studies.runs import Run
 
-__all__ = ["Cell", "cells_of", "grid_of", "run_units", "target_expectations"]
+__all__ = ["Cell", "Cells", "cells_of", "grid_of", "run_units", "target_expectations"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Cell:
         return f"{spread.mean:.2f}{deviation} ({len(self.values)})"
 
 
+_TARGET = "the target of this study"
 Cells = Mapping[tuple[str, str], Cell]
 
 
@@ -150,37 +152,38 @@ def sources_of(table: TrainingTable, cells: Cells) -> list[str]:
     Returns:
         Each source once, as its footnote has it.
     """
+    tasks, rules = {task for task, _ in cells}, {rule for _, rule in cells}
+    shown = [entry for entry in table.published if entry.task in tasks and entry.rule in rules]
+    return list(dict.fromkeys(map(_source, shown)))
+
+
+def _source(entry: PublishedNumber) -> str:
     tags = {"paper": "in the paper", "code": "in its authors' code"}
-    return list(
-        dict.fromkeys(
-            f"{entry.source} ({tags[entry.tag]})"
-            for entry in table.published
-            if (entry.task, entry.rule) in cells
-        )
-    )
+    return f"{entry.source} ({tags[entry.tag]})"
 
 
 def _published(entry: PublishedNumber | None, sources: Sequence[str]) -> str:
     """With its footnote; empty where nobody has read a number."""
     if entry is None:
         return ""
-    mark = next(n for n, text in enumerate(sources, 1) if text.startswith(f"{entry.source} ("))
+    mark = sources.index(_source(entry)) + 1
     deviation = "" if entry.deviation is None else f" ± {entry.deviation:g}"
     return f"{entry.value:g}{deviation} [{mark}]"
 
 
 def target_expectations(
-    table: TrainingTable, cells: Cells, *, whole: bool
+    table: TrainingTable, cells: Cells, costs: Costs, *, whole: bool
 ) -> tuple[Expectation, ...]:
     """How far rules lie behind others, beside how far they may.
 
     Args:
         table: has the targets.
         cells: that were made; a target on others is left out.
+        costs: of a step, for targets that limit them.
         whole: whether epochs and seeds are as declared: else nothing is judged.
 
     Returns:
-        An expectation a target, in percentage points.
+        Expectations of each target: percentage points, then what a step costs.
     """
     labels = {row.name: row.label for row in table.rule}
     tasks = {column.name: column.label for column in table.task}
@@ -191,11 +194,20 @@ def target_expectations(
         if mine is None or other is None:
             continue
         behind, most = _behind(table, target, mine, other)
-        what = (
-            f"{tasks[target.task]}, {labels[target.rule]}: points behind {labels[target.against]}"
-        )
-        why = "the seeds' spread" if target.within == "spread" else "the target of this study"
+        who = f"{tasks[target.task]}, {labels[target.rule]}"
+        what = f"{who}: points behind {labels[target.against]}"
+        why = "the seeds' spread" if target.within == "spread" else _TARGET
         found.append(Expectation(what, -math.inf, most, behind, whole, why))
+        cost = costs.get(target.task, {}).get(target.rule)
+        if cost is not None:
+            found += [
+                Expectation(f"{who}: {of}", -math.inf, limit, measured, whole, _TARGET)
+                for of, limit, measured in (
+                    ("time of a step, x backpropagation", target.step_time, cost.ratio),
+                    ("layers of the longest backward path", target.layers, cost.weight_layers),
+                )
+                if limit is not None
+            ]
     return tuple(found)
 
 

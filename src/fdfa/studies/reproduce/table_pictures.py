@@ -9,10 +9,12 @@ from fdfa.studies.diagnosis_curves import band_of, read_diagnoses
 from fdfa.studies.reproduce.declaration import TrainingTable
 from fdfa.studies.reproduce.pictures import Panel
 from fdfa.studies.reproduce.planned_runs import PlannedRun
+from fdfa.studies.reproduce.step_costs import Costs
+from fdfa.studies.reproduce.table_findings import Cells
 from fdfa.studies.run_folder import RunFolder
 from fdfa.studies.runs import Run
 
-__all__ = ["table_panels"]
+__all__ = ["path_panels", "table_panels"]
 
 Made = Sequence[tuple[PlannedRun, Run]]
 Curves = Mapping[str, Sequence[tuple[float, float]]]
@@ -41,6 +43,40 @@ def table_panels(
         if lines := _means(table, mine, lambda planned, _: _angles(folder_of(planned))):
             axis = "angle of the first layer's gradient (°)"
             panels.append(_panel(column.label, "step", axis, lines))
+    return panels
+
+
+def path_panels(table: TrainingTable, cells: Cells, costs: Costs) -> list[Panel]:
+    """What a longer backward path brings, and what it costs.
+
+    Args:
+        table: as declared.
+        cells: its results.
+        costs: of a step, by task and rule.
+
+    Returns:
+        For each task a panel of the score, with the spread over the seeds, and one of the times.
+    """
+    panels = []
+    for column in table.task:
+        scores, times = {}, {}
+        for row in table.rule:
+            cost = costs.get(column.name, {}).get(row.name)
+            cell = cells.get((column.name, row.name))
+            if cost is None or cell is None or cell.spread is None:
+                continue
+            x, mean, deviation = cost.weight_layers, cell.spread.mean, cell.spread.deviation or 0.0
+            scores[row.label] = [(x, mean, mean - deviation, mean + deviation)]
+            times[row.label] = [(x, cost.ratio, cost.ratio, cost.ratio)]
+        for axis, points in (
+            (f"test {table.score} (%)", scores),
+            ("time of a step, x backpropagation", times),
+        ):
+            if points:
+                x_axis = "weight layers on the longest backward path"
+                panels.append(
+                    Panel(column.label, x_axis, axis, {}, points=points, legend_below=True)
+                )
     return panels
 
 
