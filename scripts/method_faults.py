@@ -9,6 +9,7 @@ __all__ = ["METHOD_FAULTS"]
 LEARNING = "tests/oracles/test_feedback_learning.py"
 LOCAL = "tests/oracles/test_local_losses.py"
 TARGETS = "tests/oracles/test_drtp.py"
+ACTIVE = "tests/oracles/test_active_units.py"
 RELAY = "tests/oracles/test_relay.py"
 RELAYED = "tests/oracles/test_ifa.py"
 PEPITA = "tests/oracles/test_pepita.py"
@@ -27,6 +28,20 @@ METHOD_FAULTS = (
         "feedback.weight.lerp_(correlation, rate)",
         "feedback.weight.lerp_(correlation, 1 - rate)",
         (f"{LEARNING}::test_the_average_approaches_the_jacobian_as_one_minus_a_power",),
+    ),
+    Fault(
+        "active units are averaged over all samples",
+        "engine/lessons.py",
+        "mean = summed.div_(times.clamp(min=1))",
+        "mean = summed.div_(total)",
+        (f"{ACTIVE}::test_the_mean_map_is_the_jacobian_given_an_active_unit",),
+    ),
+    Fault(
+        "an optimiser moves the columns of resting units",
+        "engine/feedback.py",
+        "            weight[:, idle] = kept",
+        "            pass",
+        (f"{ACTIVE}::test_columns_of_units_that_rest_keep_their_values",),
     ),
     Fault(
         "a relayed credit enters one block too early",

@@ -97,6 +97,7 @@ PERTURBATION_CASES = [
     Case("a coefficient of another shape", CheckpointError, _coefficient_of_another_shape),
     refused_option("fdfa", credit="unbiassed"),
     refused_option("fdfa", coefficient=2.0),
+    refused_option("fdfa", average_over="actives"),
     refused_option("pseudo-zeroth-order", window=0),
     refused_option("pseudo-zeroth-order", decay=1.5),
     refused_option("pseudo-zeroth-order", noise="sphere"),

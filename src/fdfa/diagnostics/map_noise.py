@@ -42,13 +42,15 @@ def expected_noise(
 
     Returns:
         (r, r) a tap, zeros where maps never learn; None where there is no formula: for maps that an
-        optimiser moves or that learn by another rule.
+        optimiser moves, that learn by another rule, or from active units alone.
     """
     if type(learner).teach is TapRule.teach:
         return [torch.zeros(len(B), len(B), dtype=torch.float64, device=B.device) for B in feedback]
     if not isinstance(learner, FDFA) or type(learner).teach is not FDFA.teach:
         return None
     if learner.feedback_update not in ("momentum", "innovation") or learner.probe is None:
+        return None
+    if learner.probe.active_only:
         return None
     a = learner.feedback_rate
     probes = -(-learner.steps // learner.probe.every)

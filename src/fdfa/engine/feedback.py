@@ -105,7 +105,9 @@ class DirectFeedbackMap(WideBuffers):
         """The credit ``e B`` of shape (N, |h|) for an output error (N, K)."""
         return torch.mm(e.to(self.weight.dtype), self.weight)
 
-    def step(self, gradient: Tensor, factory: FeedbackOptimizer) -> None:
+    def step(
+        self, gradient: Tensor, factory: FeedbackOptimizer, idle: Tensor | None = None
+    ) -> None:
         """Take one step on B with an optimiser whose state lives in this module's buffers.
 
         So the state moves, copies and saves as every buffer does; the optimiser object itself can
@@ -114,6 +116,7 @@ class DirectFeedbackMap(WideBuffers):
         Args:
             gradient: (K, |h|).
             factory: makes the optimiser from a list with one tensor.
+            idle: columns of B that stay as they are (|h|), whatever the optimiser remembers.
 
         Raises:
             ConfigError: if the optimiser keeps anything but tensors as state.
@@ -124,9 +127,12 @@ class DirectFeedbackMap(WideBuffers):
             state = {key: buffer for key, buffer in self._buffers.items() if key != "weight"}
             if state:
                 self._optimizer.state[weight] = state
+        kept = None if idle is None else weight[:, idle]
         weight.grad = gradient
         self._optimizer.step()
         weight.grad = None
+        if idle is not None and kept is not None:
+            weight[:, idle] = kept
         for key, value in self._optimizer.state[weight].items():
             if isinstance(value, Tensor):
                 self._buffers[key] = value

@@ -87,7 +87,7 @@ class Lesson:
 
 
 def correlations(
-    lesson: Lesson, feedback: FeedbackMaps, *, innovation: bool
+    lesson: Lesson, feedback: FeedbackMaps, *, innovation: bool, active_only: bool = False
 ) -> Iterator[tuple[Tap, Tensor]]:
     """For each perturbed tap the mean of d^T p_l over the samples of all processes, (K, |h_l|).
 
@@ -99,6 +99,8 @@ def correlations(
         lesson: the probe's result.
         feedback: the maps, for ``innovation``.
         innovation: correlate what the maps did not foresee, ``d - sum_m p_m B_m^T``, instead of d.
+        active_only: for every unit the mean over the samples in which it was perturbed; for one
+            that was in none, what its map says already (with ``innovation`` zero).
 
     Yields:
         The tap and its mean correlation.
@@ -110,10 +112,25 @@ def correlations(
     if not math.isfinite(d.sum().item()):
         d, samples = torch.zeros_like(d), 0
     parts = [functools.partial(torch.mm, d.T, p) for p in lesson.perturbations]
+    if active_only:
+        counts = [functools.partial(_times_perturbed, p, samples > 0) for p in lesson.perturbations]
+        parts = [part for pair in zip(parts, counts, strict=True) for part in pair]
     total, sums = sum_over_processes(samples, parts, like=d)
-    if total:
-        for tap, summed in zip(lesson.perturbed, sums, strict=True):
+    if not total:
+        return
+    each = iter(sums)
+    for tap, summed in zip(lesson.perturbed, each, strict=False):
+        if not active_only:
             yield tap, summed.div_(total)
+            continue
+        times = next(each)
+        mean = summed.div_(times.clamp(min=1))
+        yield tap, mean if innovation else torch.where(times > 0, mean, feedback[tap].weight)
+
+
+def _times_perturbed(p: Tensor, counts: bool) -> Tensor:
+    """In how many samples each unit was, (|h|)."""
+    return p.count_nonzero(0).to(p.dtype) if counts else p.new_zeros(p.shape[1])
 
 
 def as_matrix(tensor: Tensor, sample_dims: int) -> Tensor:

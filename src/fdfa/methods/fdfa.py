@@ -29,6 +29,7 @@ __all__ = [
 
 _UPDATES = ("momentum", "innovation", "adam")
 _CREDITS = ("plain", "unbiased")
+_AVERAGES = ("all", "active")
 
 
 class FDFA(TappedEstimator):
@@ -48,6 +49,11 @@ class FDFA(TappedEstimator):
 
     Maps start at zero: in the first step hidden blocks get no credit. The credit uses the map from
     before the step.
+
+    A unit that is zero behind a ReLU gets no credit there, whatever the map says. So with
+    ``average_over="active"`` a map holds what counts, ``E[J_i | h_i not 0]`` in its column i: the
+    best that one map can say of active units. Only these are perturbed, and column i is
+    divided by the number of samples in which unit i was; one that was in none stays as it is.
 
     With ``credit="unbiased"`` the map is a control variate of the forward gradient: ``g_l = b e B_l
     + (e . d - b sum_m (e B_m) . p_m) p_l``, sample by sample. Its mean is the true credit whatever
@@ -72,6 +78,8 @@ class FDFA(TappedEstimator):
         probe: ``"forward-ad"`` or, for what has no forward derivative, ``"finite-difference"``.
         probe_every: probe one step in this many.
         difference_step: length of a finite difference; None takes 1e-3, or 1e-5 in float64.
+        average_over: which samples a map is the mean over: ``"all"`` (the paper's); or, for every
+            unit, those in which it is ``"active"`` (not zero). Others are not perturbed either.
         relay: r, from 0 (the paper's) up: ``e B`` enters r blocks behind the tap, and is pulled
             back through them exactly; the last blocks get the exact error. r more derivatives by
             the input of each block, and nothing for the first r maps.
@@ -116,6 +124,7 @@ class FDFA(TappedEstimator):
         probe: Literal["forward-ad", "finite-difference"] = "forward-ad",
         probe_every: int = 1,
         difference_step: float | None = None,
+        average_over: Literal["all", "active"] = "all",
         relay: int = 0,
         first_block_every: int = 1,
         rank: int | None = None,
@@ -133,6 +142,8 @@ class FDFA(TappedEstimator):
             raise ConfigError(unknown_name("feedback_update", str(feedback_update), _UPDATES))
         if credit not in _CREDITS:
             raise ConfigError(unknown_name("credit", str(credit), _CREDITS))
+        if average_over not in _AVERAGES:
+            raise ConfigError(unknown_name("average_over", str(average_over), _AVERAGES))
         running = coefficient == "running"
         if not running and not (isinstance(coefficient, (int, float)) and 0 <= coefficient <= 1):
             raise ConfigError(
@@ -169,7 +180,11 @@ class FDFA(TappedEstimator):
             projection_rate=projection_rate,
             start="zero",
             probe=Probe(
-                noise=noise, derivative=probe, every=probe_every, difference_step=difference_step
+                noise=noise,
+                derivative=probe,
+                every=probe_every,
+                difference_step=difference_step,
+                active_only=average_over == "active",
             ),
         )
         self.relay = relay
@@ -215,8 +230,9 @@ class FDFA(TappedEstimator):
         if isinstance(b, RunningCoefficient) and d is not None and e is not None:
             b.observe(e, d, cast(Tensor, lesson.unforeseen(self.feedback)), lesson.beyond)
         update, rate = self.feedback_update, self.feedback_rate
+        active_only = cast(Probe, self.probe).active_only
         for tap, correlation in correlations(
-            lesson, self.feedback, innovation=update == "innovation"
+            lesson, self.feedback, innovation=update == "innovation", active_only=active_only
         ):
             feedback = self.feedback[tap]
             if update == "momentum":
@@ -226,7 +242,9 @@ class FDFA(TappedEstimator):
             else:
                 adam = functools.partial(torch.optim.Adam, lr=rate)
                 factory = update if callable(update) else adam
-                feedback.step(torch.sub(feedback.weight, correlation), factory)
+                gradient = torch.sub(feedback.weight, correlation)
+                idle = None if not active_only else ~gradient.any(0)
+                feedback.step(gradient, factory, idle)
 
     def state_conflicts(self, state: Mapping[str, Any]) -> list[str]:
         """Adds the running coefficient to what must fit."""
