@@ -7,6 +7,7 @@ from fault import Fault
 __all__ = ["RUN_FAULTS"]
 
 RESUME = "tests/training/test_resume.py::test_cut_at_every_step"
+TABLE = "tests/studies/test_table.py"
 LAWS = "tests/studies/test_variance_laws.py"
 BY_HAND = "tests/training/test_trainer_by_hand.py"
 
@@ -257,6 +258,51 @@ RUN_FAULTS = (
         "self.least <= self.found <= self.most",
         "self.least <= self.found",
         ("tests/studies/test_reproduce.py::TestExpectation::test_it_is_met_within_its_limits",),
+    ),
+    Fault(
+        "runs that failed drop out of a mean",
+        "studies/reproduce/table_findings.py",
+        "return None if self.failed or not self.values",
+        "return None if not self.values",
+        (f"{TABLE}::TestCells::test_one_of_three_failed",),
+    ),
+    Fault(
+        "what a task says counts more than what a rule says",
+        "studies/reproduce/planned_runs.py",
+        "_over(table.training, column.training, row.training)",
+        "_over(table.training, row.training, column.training)",
+        (
+            "tests/studies/test_declaration.py"
+            "::test_the_rule_counts_more_than_the_task_and_the_task_more_than_the_study",
+        ),
+    ),
+    Fault(
+        "a finished run is made again",
+        "studies/kept_runs.py",
+        "if (finished := recall(folder)) is not None:",
+        "if (finished := recall(folder)) is None:",
+        (f"{TABLE}::TestGoneOnWith",),
+    ),
+    Fault(
+        "a worker does not hear that its study is gone",
+        "studies/reproduce/worker.py",
+        "    stop.set()\n",
+        "",
+        ("tests/studies/test_table_processes.py::TestWorker",),
+    ),
+    Fault(
+        "a budget forgets that some seeds are left",
+        "studies/reproduce/scaling.py",
+        "share = min(1.0, room * seeds / kept)",
+        "share = min(1.0, room * seeds)",
+        (f"{TABLE}::TestBudget::test_it_is_kept_to",),
+    ),
+    Fault(
+        "an error is the better the larger it is",
+        "studies/reproduce/table_findings.py",
+        'sign = 1 if table.score == "accuracy" else -1',
+        "sign = 1",
+        (f"{TABLE}::TestCells::test_targets",),
     ),
     Fault(
         "FDFA's variance in theory lacks each unit's own share",

@@ -83,6 +83,6 @@ def commands(block: Block) -> list[Command]:
 
 
 def script_name(block: Block) -> str | None:
-    """The file that a ``python`` block is, if its first line says so: ``# train.py``."""
-    named = re.match(r"# (\w+\.py)\n", block.text)
-    return named[1] if named and block.language == "python" else None
+    """The file that a block is, if its first line says so: ``# train.py``, ``# study.toml``."""
+    named = re.match(r"# (\w+\.(?:py|toml))\n", block.text)
+    return named[1] if named and block.language in ("python", "toml") else None

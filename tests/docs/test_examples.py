@@ -1,9 +1,9 @@
 """Every example of README.md and docs/ runs as it stands there.
 
 Of a page, all ``python`` blocks run in order, in one namespace and an empty folder; those with
-``>>>`` must print what they show. A block that begins with ``# name.py`` is also a file of that
-name. Commands run in between, with one epoch and one seed; those in ``console`` blocks must print
-what stands below them.
+``>>>`` must print what they show. A block that begins with ``# name.py`` (or ``# name.toml``) is
+also a file of that name. Commands run in between, with one epoch and one seed; those in ``console``
+blocks must print what stands below them.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def test_examples(
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):
+        script = script_name(block)
+        if script:
+            Path(script).write_text(block.text, encoding="utf-8")
         if block.language == "python":
-            script = script_name(block)
-            if script:
-                Path(script).write_text(block.text, encoding="utf-8")
             with monkeypatch.context() as patch:
                 if script in _scripts_of_torchrun(page):
                     _as_the_only_process(patch)
@@ -72,7 +72,7 @@ def test_examples(
 def test_no_block_is_passed_over(page: Path) -> None:
     """An example in a language that nobody runs, or in an indented fence, would rot unseen."""
     languages = {block.language for block in blocks(page)}
-    assert languages <= {"python", "sh", "console", *NOT_RUN}
+    assert languages <= {"python", "sh", "console", "toml", *NOT_RUN}
     assert not re.search(r"^[ >]+(```|~~~)", page.read_text(encoding="utf-8"), re.MULTILINE)
 
 

@@ -18,6 +18,7 @@ training = { epochs = 2, batch_size = 256 }
 name = "narrow"
 label = "Narrow"
 data = "digits"
+training = { learning_rate = 2e-3 }
 model_options = { width = 8, depth = 1 }
 
 [[task]]
@@ -25,7 +26,6 @@ name = "wide"
 label = "Wide"
 data = "digits"
 validation = 0
-training = { learning_rate = 2e-3 }
 model_options = { width = 16, depth = 1 }
 
 [[rule]]

@@ -36,7 +36,7 @@ def test_the_rule_counts_more_than_the_task_and_the_task_more_than_the_study(
         *("narrow-bp-seed-0", "narrow-dfa-seed-0", "wide-bp-seed-0"),
         *("narrow-bp-seed-1", "narrow-dfa-seed-1", "wide-bp-seed-1"),
     ]
-    assert [run.config.training.learning_rate for run in runs[:3]] == [1e-3, 3e-3, 2e-3]
+    assert [run.config.training.learning_rate for run in runs[:3]] == [2e-3, 3e-3, 1e-3]
     assert {run.config.training.epochs for run in runs} == {2}
     assert [run.config.task.model_options for run in runs[:3]] == [
         {"width": 8, "depth": 1, "batch_norm": True},
