@@ -81,7 +81,8 @@ def write_report(
         folder: takes the file.
     """
     with folder.replacing("report.md") as path:
-        path.write_text("\n".join(_lines(found, declaration)) + "\n", encoding="utf-8")
+        text = "\n".join(_lines(found, declaration)).rstrip()
+        path.write_text(f"{text}\n", encoding="utf-8")
 
 
 def _lines(found: Findings, declaration: TrainingTable | Measurement) -> Iterator[str]:

@@ -16,6 +16,7 @@ from fdfa.studies.runs import Run
 
 __all__ = ["path_panels", "table_panels"]
 
+_EVERY_EPOCH = 10  # has a number on its axis, if there are no more
 Made = Sequence[tuple[PlannedRun, Run]]
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 
@@ -68,6 +69,7 @@ def path_panels(table: TrainingTable, cells: Cells, costs: Costs) -> list[Panel]
             x, mean, deviation = cost.weight_layers, cell.spread.mean, cell.spread.deviation or 0.0
             scores[row.label] = [(x, mean, mean - deviation, mean + deviation)]
             times[row.label] = [(x, cost.ratio, cost.ratio, cost.ratio)]
+        ticks = sorted({point[0] for points in scores.values() for point in points})
         for axis, points in (
             (f"test {table.score} (%)", scores),
             ("time of a step, x backpropagation", times),
@@ -75,13 +77,23 @@ def path_panels(table: TrainingTable, cells: Cells, costs: Costs) -> list[Panel]
             if points:
                 x_axis = "weight layers on the longest backward path"
                 panels.append(
-                    Panel(column.label, x_axis, axis, {}, points=points, legend_below=True)
+                    Panel(
+                        column.label,
+                        x_axis,
+                        axis,
+                        {},
+                        points=points,
+                        ticks=tuple(ticks),
+                        legend_below=True,
+                    )
                 )
     return panels
 
 
 def _panel(title: str, x: str, y: str, lines: Curves) -> Panel:
-    return Panel(title, x, y, lines, legend_below=True)
+    longest = max(point[0] for line in lines.values() for point in line)
+    ticks = tuple(range(1, int(longest) + 1)) if x == "epoch" and longest <= _EVERY_EPOCH else ()
+    return Panel(title, x, y, lines, ticks=ticks, legend_below=True)
 
 
 def _means(
