@@ -9,6 +9,7 @@ __all__ = ["METHOD_FAULTS"]
 LEARNING = "tests/oracles/test_feedback_learning.py"
 LOCAL = "tests/oracles/test_local_losses.py"
 TARGETS = "tests/oracles/test_drtp.py"
+ADAPTIVE = "tests/oracles/test_adaptive_rate.py"
 ACTIVE = "tests/oracles/test_active_units.py"
 RELAY = "tests/oracles/test_relay.py"
 RELAYED = "tests/oracles/test_ifa.py"
@@ -25,15 +26,29 @@ METHOD_FAULTS = (
     Fault(
         "the average forgets at the wrong rate",
         "methods/fdfa.py",
-        "feedback.weight.lerp_(correlation, rate)",
-        "feedback.weight.lerp_(correlation, 1 - rate)",
+        "feedback.weight.lerp_(lesson.mean, rate)",
+        "feedback.weight.lerp_(lesson.mean, 1 - rate)",
         (f"{LEARNING}::test_the_average_approaches_the_jacobian_as_one_minus_a_power",),
+    ),
+    Fault(
+        "an adaptive rate takes the noise of half a batch for that of all",
+        "engine/adaptive_rate.py",
+        "weighed = both * n_1 * n_2 / (n_1 + n_2).clamp(min=1).square()",
+        "weighed = both * n_1 / (n_1 + n_2).clamp(min=1)",
+        (f"{ADAPTIVE}::test_halves_of_a_batch_are_what_is_measured",),
+    ),
+    Fault(
+        "a lesson counts twice for the bias",
+        "engine/feedback.py",
+        "learned + rate * (1 - learned)",
+        "learned + rate * (1 - learned) * 2",
+        (f"{ADAPTIVE}::test_bias_correction_divides_by_what_is_learned",),
     ),
     Fault(
         "active units are averaged over all samples",
         "engine/lessons.py",
-        "mean = summed.div_(times.clamp(min=1))",
-        "mean = summed.div_(total)",
+        "yield Correlation(tap, whole / times.clamp(min=1), seen, means)",
+        "yield Correlation(tap, whole / total, seen, means)",
         (f"{ACTIVE}::test_the_mean_map_is_the_jacobian_given_an_active_unit",),
     ),
     Fault(

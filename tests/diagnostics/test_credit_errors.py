@@ -210,6 +210,7 @@ def test_left_out_samples_against_fits_without_them() -> None:
         ("fdfa", {"feedback_update": "innovation", "noise": "rademacher"}, True),
         ("fdfa", {"feedback_update": lambda maps: torch.optim.Adam(maps, lr=0.1)}, False),
         ("fdfa", {"average_over": "active"}, False),
+        ("fdfa", {"feedback_rate": "adaptive"}, False),
         ("dkp", {}, False),
         ("grape", {}, False),
         ("opzo", {}, False),

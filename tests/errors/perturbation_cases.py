@@ -48,6 +48,13 @@ def _running(state_of: bool, here: Here) -> None:
     learners[1 - state_of].load_state_dict(learners[state_of].state_dict())
 
 
+def _counted(state_of: bool, here: Here) -> None:
+    """A state whose maps count their lessons, or a learner that asks for it: not both."""
+    learners = [fdfa.FDFA(mlp(), bias_correction=counts) for counts in (False, True)]
+    learners[state_of](noise(6, 4)).sum().backward()
+    learners[1 - state_of].load_state_dict(learners[state_of].state_dict())
+
+
 def _coefficient_of_another_shape(here: Here) -> None:
     learner = fdfa.wrap("fdfa-cv", mlp())
     learner.load_state_dict({**learner.state_dict(), "coefficient.moments": torch.zeros(3)})
@@ -98,6 +105,18 @@ PERTURBATION_CASES = [
     refused_option("fdfa", credit="unbiassed"),
     refused_option("fdfa", coefficient=2.0),
     refused_option("fdfa", average_over="actives"),
+    Case(
+        "an adaptive rate of an optimiser",
+        ConfigError,
+        lambda here: fdfa.FDFA(mlp(), feedback_rate="adaptive", feedback_update="adam"),
+    ),
+    Case(
+        "a bias correction of an optimiser",
+        ConfigError,
+        lambda here: fdfa.FDFA(mlp(), bias_correction=True, feedback_update="adam"),
+    ),
+    Case("lessons counted in vain", CheckpointError, functools.partial(_counted, True)),
+    Case("lessons not counted", CheckpointError, functools.partial(_counted, False)),
     refused_option("pseudo-zeroth-order", window=0),
     refused_option("pseudo-zeroth-order", decay=1.5),
     refused_option("pseudo-zeroth-order", noise="sphere"),

@@ -70,6 +70,7 @@ RECORDS = (
             ("depth-2", {"feedback_rate": 0.3, "depth": 2}),
             ("relayed", {"feedback_rate": 0.3, "relay": 1}),
             ("active", {"feedback_rate": 0.3, "average_over": "active"}),
+            ("adaptive", {"feedback_rate": "adaptive", "bias_correction": True}),
             ("unbiased", {"feedback_rate": 0.3, "credit": "unbiased"}),
             ("half-trusted", {"feedback_rate": 0.3, "credit": "unbiased", "coefficient": 0.5}),
         ),
@@ -97,6 +98,15 @@ RECORDS = (
             ErrorInput({"coefficient": 1.5}, ConfigError, r"coefficient=1\.5.*\[0, 1\]"),
             ErrorInput({"coefficient": "runing"}, ConfigError, "coefficient='runing'"),
             ErrorInput({"average_over": "actives"}, ConfigError, "Did you mean 'active'"),
+            ErrorInput({"feedback_rate": "adaptiv"}, ConfigError, "feedback_rate='adaptiv'"),
+            ErrorInput(
+                {"feedback_rate": "adaptive", "feedback_update": "adam"},
+                ConfigError,
+                "another kind",
+            ),
+            ErrorInput(
+                {"bias_correction": True, "credit": "unbiased"}, ConfigError, "bias_correction=True"
+            ),
             ErrorInput({"relay": -1}, ConfigError, "relay=-1"),
             ErrorInput({"relay": 1, "credit": "unbiased"}, ConfigError, "relay=1 and credit="),
         ),

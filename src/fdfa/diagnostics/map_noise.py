@@ -53,6 +53,8 @@ def expected_noise(
     if learner.probe.active_only:
         return None
     a = learner.feedback_rate
+    if isinstance(a, str):
+        return None
     probes = -(-learner.steps // learner.probe.every)
     gathered = a / (2 - a) * (1 - (1 - a) ** (2 * probes))
     driven = learner.feedback_update == "innovation"

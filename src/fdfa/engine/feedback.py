@@ -143,6 +143,26 @@ class DirectFeedbackMap(WideBuffers):
                     " state is tensors, such as SGD or Adam."
                 )
 
+    def count_lesson(self, rate: float | Tensor) -> None:
+        """Note that a share of B was replaced, in the buffer ``learned``: 1 - (1 - a)^t.
+
+        Args:
+            rate: a; or one a unit (|h|).
+        """
+        learned = self._buffers.get("learned")
+        if learned is None:
+            like = rate if isinstance(rate, Tensor) else self.weight.new_zeros(())
+            learned = torch.zeros_like(like)
+        self._buffers["learned"] = learned + rate * (1 - learned)
+
+    def corrected(self, credit: Tensor) -> Tensor:
+        """A credit ``e B`` (N, |h|) as if B had not started at zero, in place."""
+        learned = self._buffers.get("learned")
+        if learned is None:
+            return credit
+        # where nothing is learned the credit is zero
+        return credit.div_(learned.to(credit).clamp(min=torch.finfo(credit.dtype).tiny))
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_optimizer": None}
 
@@ -245,7 +265,7 @@ class FeedbackMaps(nn.Module):
             shape = shapes.get(tap)
             if not tap or shape is None or len(shape) != 2:
                 problems.append(f"'feedback.{key}' belongs to no map (K, |h|) in the state.")
-            elif value.dim() and value.shape != shape:
+            elif value.dim() and value.shape not in (shape, shape[1:]):  # or one a unit
                 problems.append(
                     f"'feedback.{key}' is {tuple(value.shape)}, its map {tuple(shape)}."
                 )

@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from fdfa.engine.feedback import FeedbackMaps
 from fdfa.engine.repetition import Repetition
 from fdfa.engine.taps import Tap, TapPlan
 
-__all__ = ["Lesson", "as_matrix", "correlations"]
+__all__ = ["Correlation", "Lesson", "as_matrix", "correlations"]
 
 
 @dataclasses.dataclass
@@ -86,12 +87,33 @@ class Lesson:
         return rest
 
 
+class Correlation(NamedTuple):
+    """The mean of d^T p_l over samples, and what it is the mean over.
+
+    Attributes:
+        tap: the tap.
+        mean: (K, |h_l|); zero for a unit without a sample.
+        times: (|h_l|), the samples of each unit; None where all have the same.
+        halves: the same of each half of the batch, where asked for.
+    """
+
+    tap: Tap
+    mean: Tensor
+    times: Tensor | None = None
+    halves: tuple[tuple[Tensor, Tensor], ...] = ()
+
+
 def correlations(
-    lesson: Lesson, feedback: FeedbackMaps, *, innovation: bool, active_only: bool = False
-) -> Iterator[tuple[Tap, Tensor]]:
+    lesson: Lesson,
+    feedback: FeedbackMaps,
+    *,
+    innovation: bool,
+    active_only: bool = False,
+    halves: bool = False,
+) -> Iterator[Correlation]:
     """For each perturbed tap the mean of d^T p_l over the samples of all processes, (K, |h_l|).
 
-    One matrix product a tap.
+    One matrix product a tap, or two of half the size.
 
     A process whose derivative is not finite adds nothing; if none is finite nothing is learned.
 
@@ -99,38 +121,48 @@ def correlations(
         lesson: the probe's result.
         feedback: the maps, for ``innovation``.
         innovation: correlate what the maps did not foresee, ``d - sum_m p_m B_m^T``, instead of d.
-        active_only: for every unit the mean over the samples in which it was perturbed; for one
-            that was in none, what its map says already (with ``innovation`` zero).
+        active_only: for every unit the mean over the samples in which it was perturbed.
+        halves: also the means over each half of the batch (of each process).
 
     Yields:
-        The tap and its mean correlation.
+        The tap, its mean correlation, and what it is the mean over.
     """
     d = lesson.unforeseen(feedback) if innovation else lesson.derivative
     if d is None:
         return
     samples = d.shape[0]
-    if not math.isfinite(d.sum().item()):
+    finite = math.isfinite(d.sum().item())
+    if not finite:
         d, samples = torch.zeros_like(d), 0
-    parts = [functools.partial(torch.mm, d.T, p) for p in lesson.perturbations]
-    if active_only:
-        counts = [functools.partial(_times_perturbed, p, samples > 0) for p in lesson.perturbations]
-        parts = [part for pair in zip(parts, counts, strict=True) for part in pair]
+    middle = d.shape[0] // 2
+    rows = [slice(middle), slice(middle, None)] if halves else [slice(None)]
+    counted = active_only or halves
+    parts: list[Callable[[], Tensor]] = []
+    for p in lesson.perturbations:
+        for part in rows:
+            parts.append(functools.partial(torch.mm, d[part].T, p[part]))
+            if counted:
+                parts.append(functools.partial(_times, p[part], active_only, finite))
     total, sums = sum_over_processes(samples, parts, like=d)
     if not total:
         return
     each = iter(sums)
-    for tap, summed in zip(lesson.perturbed, each, strict=False):
-        if not active_only:
-            yield tap, summed.div_(total)
+    for tap in lesson.perturbed:
+        if not counted:
+            yield Correlation(tap, next(each).div_(total))
             continue
-        times = next(each)
-        mean = summed.div_(times.clamp(min=1))
-        yield tap, mean if innovation else torch.where(times > 0, mean, feedback[tap].weight)
+        found = [(next(each), next(each)) for _ in rows]
+        whole, times = (sum(several[1:], several[0]) for several in zip(*found, strict=True))
+        means = tuple((part / n.clamp(min=1), n) for part, n in found) if halves else ()
+        seen = times if active_only else None
+        yield Correlation(tap, whole / times.clamp(min=1), seen, means)
 
 
-def _times_perturbed(p: Tensor, counts: bool) -> Tensor:
-    """In how many samples each unit was, (|h|)."""
-    return p.count_nonzero(0).to(p.dtype) if counts else p.new_zeros(p.shape[1])
+def _times(p: Tensor, active_only: bool, finite: bool) -> Tensor:
+    """In how many samples each unit was perturbed, or could have been; (|h|)."""
+    if not finite:
+        return p.new_zeros(p.shape[1])
+    return p.count_nonzero(0).to(p.dtype) if active_only else p.new_full(p.shape[1:], len(p))
 
 
 def as_matrix(tensor: Tensor, sample_dims: int) -> Tensor:

@@ -12,10 +12,11 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from fdfa.engine.adaptive_rate import adapted_rate
 from fdfa.engine.coefficient import RunningCoefficient
 from fdfa.engine.credit import Payer
-from fdfa.engine.feedback import FeedbackOptimizer
-from fdfa.engine.lessons import Lesson, correlations
+from fdfa.engine.feedback import DirectFeedbackMap, FeedbackOptimizer, feedback_entries
+from fdfa.engine.lessons import Correlation, Lesson, correlations
 from fdfa.engine.probes import Probe
 from fdfa.engine.selection import TapSpec
 from fdfa.engine.tapped import TappedEstimator
@@ -55,6 +56,9 @@ class FDFA(TappedEstimator):
     best that one map can say of active units. Only these are perturbed, and column i is
     divided by the number of samples in which unit i was; one that was in none stays as it is.
 
+    Maps are too small by ``1 - (1 - a)^t`` after t lessons. That hardly matters to Adam; for SGD
+    on the weights ``bias_correction`` makes up for it.
+
     With ``credit="unbiased"`` the map is a control variate of the forward gradient: ``g_l = b e B_l
     + (e . d - b sum_m (e B_m) . p_m) p_l``, sample by sample. Its mean is the true credit whatever
     the maps and b are, its variance in component i ``|r|^2 + (kap - 2) r_i^2`` with
@@ -69,7 +73,8 @@ class FDFA(TappedEstimator):
         sample_dims: number of leading dimensions that count samples.
         output: which entry of the model's return value is the output (N, K, ...).
         feedback_rate: a in (0, 1]; 1 forgets everything but the last probe, except with
-            ``"adam"``. Unused with an optimiser of your own.
+            ``"adam"``. Unused with an optimiser of your own. ``"adaptive"``: for each map that
+            which its lessons show to be best, see :func:`fdfa.engine.adaptive_rate.adapted_rate`.
         feedback_update: how a probe teaches the maps.
         credit: ``"plain"`` (the paper's), or ``"unbiased"``.
         coefficient: b of the unbiased credit in [0, 1]; or ``"running"``, which estimates the b of
@@ -80,6 +85,8 @@ class FDFA(TappedEstimator):
         difference_step: length of a finite difference; None takes 1e-3, or 1e-5 in float64.
         average_over: which samples a map is the mean over: ``"all"`` (the paper's); or, for every
             unit, those in which it is ``"active"`` (not zero). Others are not perturbed either.
+        bias_correction: whether the credit is ``e B_l / (1 - (1 - a)^t)``, t the number of lessons:
+            maps start at zero, and are too small by that factor.
         relay: r, from 0 (the paper's) up: ``e B`` enters r blocks behind the tap, and is pulled
             back through them exactly; the last blocks get the exact error. r more derivatives by
             the input of each block, and nothing for the first r maps.
@@ -116,7 +123,7 @@ class FDFA(TappedEstimator):
         depth: int = 1,
         sample_dims: int = 1,
         output: str | int | None = None,
-        feedback_rate: float = 0.01,
+        feedback_rate: float | Literal["adaptive"] = 0.01,
         feedback_update: Literal["momentum", "innovation", "adam"] | FeedbackOptimizer = "momentum",
         credit: Literal["plain", "unbiased"] = "plain",
         coefficient: float | Literal["running"] = 1.0,
@@ -125,6 +132,7 @@ class FDFA(TappedEstimator):
         probe_every: int = 1,
         difference_step: float | None = None,
         average_over: Literal["all", "active"] = "all",
+        bias_correction: bool = False,
         relay: int = 0,
         first_block_every: int = 1,
         rank: int | None = None,
@@ -133,13 +141,27 @@ class FDFA(TappedEstimator):
         seed: int | None = None,
         feedback_size_limit: int = 4 * 2**30,
     ) -> None:
-        if not isinstance(feedback_rate, (int, float)) or not 0 < feedback_rate <= 1:
+        if feedback_rate != "adaptive" and not (
+            isinstance(feedback_rate, (int, float)) and 0 < feedback_rate <= 1
+        ):
             raise ConfigError(
                 f"feedback_rate={feedback_rate!r}: the share of a map that one probe replaces lies"
-                " in (0, 1]. Pass 0.01, say."
+                " in (0, 1]. Pass 0.01, say, or 'adaptive' to have it measured."
             )
         if feedback_update not in _UPDATES and not callable(feedback_update):
             raise ConfigError(unknown_name("feedback_update", str(feedback_update), _UPDATES))
+        averages = feedback_update in ("momentum", "innovation")
+        if feedback_rate == "adaptive" and not averages:
+            raise ConfigError(
+                "feedback_rate='adaptive' goes with feedback_update='momentum' or 'innovation': an"
+                " optimiser has a rate of another kind. Pass one of these, or a number."
+            )
+        if bias_correction and not (averages and credit == "plain"):
+            raise ConfigError(
+                "bias_correction=True goes with feedback_update='momentum' or 'innovation' and"
+                " credit='plain': only there a map's mean is too small by a known factor. Leave it"
+                " out."
+            )
         if credit not in _CREDITS:
             raise ConfigError(unknown_name("credit", str(credit), _CREDITS))
         if average_over not in _AVERAGES:
@@ -189,6 +211,7 @@ class FDFA(TappedEstimator):
         )
         self.relay = relay
         self.first_block_every = first_block_every
+        self.bias_correction = bias_correction
         self.feedback_rate = feedback_rate
         self.feedback_update = feedback_update
         self.probed_credit = credit == "unbiased"
@@ -202,11 +225,13 @@ class FDFA(TappedEstimator):
     @property
     def direct_feedback(self) -> bool:
         """Whether the credit is ``e B_l`` alone: not where it is unbiased by the probe."""
-        return not self.probed_credit and not self.relay
+        return not (self.probed_credit or self.relay or self.bias_correction)
 
     def credits(self, e: Tensor, lesson: Lesson) -> Payer:
         """``e B_l``, or with the probe the unbiased form; see the class."""
         direct = super().credits(e, lesson)
+        if self.bias_correction:
+            return lambda number: self.feedback[lesson.taps[number]].corrected(direct(number))
         if not self.probed_credit or lesson.derivative is None:
             return direct
         b = self.coefficient
@@ -229,22 +254,36 @@ class FDFA(TappedEstimator):
         b, d, e = self.coefficient, lesson.derivative, lesson.error
         if isinstance(b, RunningCoefficient) and d is not None and e is not None:
             b.observe(e, d, cast(Tensor, lesson.unforeseen(self.feedback)), lesson.beyond)
-        update, rate = self.feedback_update, self.feedback_rate
-        active_only = cast(Probe, self.probe).active_only
-        for tap, correlation in correlations(
-            lesson, self.feedback, innovation=update == "innovation", active_only=active_only
+        for each in correlations(
+            lesson,
+            self.feedback,
+            innovation=self.feedback_update == "innovation",
+            active_only=cast(Probe, self.probe).active_only,
+            halves=self.feedback_rate == "adaptive",
         ):
-            feedback = self.feedback[tap]
-            if update == "momentum":
-                feedback.weight.lerp_(correlation, rate)
-            elif update == "innovation":
-                feedback.weight.add_(correlation, alpha=rate)
-            else:
-                adam = functools.partial(torch.optim.Adam, lr=rate)
-                factory = update if callable(update) else adam
-                gradient = torch.sub(feedback.weight, correlation)
-                idle = None if not active_only else ~gradient.any(0)
-                feedback.step(gradient, factory, idle)
+            self._teach_map(self.feedback[each.tap], each)
+
+    def _teach_map(self, feedback: DirectFeedbackMap, lesson: Correlation) -> None:
+        update, times = self.feedback_update, lesson.times
+        if callable(update) or update == "adam":
+            adam = functools.partial(torch.optim.Adam, lr=cast(float, self.feedback_rate))
+            gradient = torch.sub(feedback.weight, lesson.mean)
+            idle = None if times is None else times == 0
+            feedback.step(gradient, update if callable(update) else adam, idle)
+            return
+        rate: float | Tensor
+        if self.feedback_rate == "adaptive":
+            rate = adapted_rate(feedback, lesson, innovation=update == "innovation")
+        else:
+            rate = self.feedback_rate
+        if times is not None:  # a unit without a sample learns nothing
+            rate = rate * (times > 0).to(feedback.weight)
+        if update == "momentum":
+            feedback.weight.lerp_(lesson.mean, rate)
+        else:
+            feedback.weight.add_(lesson.mean.mul_(rate))
+        if self.bias_correction:
+            feedback.count_lesson(rate)
 
     def state_conflicts(self, state: Mapping[str, Any]) -> list[str]:
         """Adds the running coefficient to what must fit."""
@@ -256,6 +295,11 @@ class FDFA(TappedEstimator):
             problems.append(f"'{key}' is missing: it was saved without coefficient='running'.")
         elif running and key in state and state[key].shape != (2,):
             problems.append(f"'{key}' is {tuple(state[key].shape)} in the state and (2,) here.")
+        counted = any(key.endswith(".learned") for key in feedback_entries(state))
+        if counted and not self.bias_correction:
+            problems.append("its maps count their lessons: pass bias_correction=True.")
+        elif self.bias_correction and not counted and feedback_entries(state):
+            problems.append("its maps do not count their lessons: leave out bias_correction.")
         return problems
 
 

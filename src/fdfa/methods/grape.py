@@ -132,7 +132,7 @@ class GrAPE(TappedEstimator):
 
     def teach(self, lesson: Lesson) -> None:
         """Turn every map towards its probe; one that says nothing turns none."""
-        for tap, correlation in correlations(lesson, self.feedback, innovation=False):
+        for tap, correlation, *_ in correlations(lesson, self.feedback, innovation=False):
             _turn(self.feedback[tap].weight, correlation, self.feedback_rate)
 
 

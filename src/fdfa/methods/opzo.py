@@ -186,7 +186,7 @@ class OPZO(TappedEstimator):
 
     def teach(self, lesson: Lesson) -> None:
         """Replace a share of every map."""
-        for tap, correlation in correlations(lesson, self.feedback, innovation=False):
+        for tap, correlation, *_ in correlations(lesson, self.feedback, innovation=False):
             self.feedback[tap].weight.lerp_(correlation, self.feedback_rate)
 
 
