@@ -25,9 +25,9 @@ MIRROR = "tests/oracles/test_weight_mirror.py"
 METHOD_FAULTS = (
     Fault(
         "the average forgets at the wrong rate",
-        "methods/fdfa.py",
-        "feedback.weight.lerp_(lesson.mean, rate)",
-        "feedback.weight.lerp_(lesson.mean, 1 - rate)",
+        "engine/feedback_update.py",
+        "feedback.weight.lerp_(lesson.mean, a)",
+        "feedback.weight.lerp_(lesson.mean, 1 - a)",
         (f"{LEARNING}::test_the_average_approaches_the_jacobian_as_one_minus_a_power",),
     ),
     Fault(

@@ -75,6 +75,7 @@ _HOMES: Final = {
     "engine/weight_trace engine/weight_uses methods/feedback_alignment methods/kolen "
     "methods/low_dim methods/sign_ methods/weight_mirror",
     "perturbation": "engine/answers engine/coefficient engine/differences engine/directions "
+    "engine/feedback_update "
     "engine/forward_derivatives engine/tangent engine/weight_p methods/fg_a "
     "methods/forward_gradient methods/multi_tangent methods/opzo methods/pseudo methods/spsa",
     "relay": "engine/relay_routes engine/relayed_credit",

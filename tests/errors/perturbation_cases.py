@@ -115,6 +115,11 @@ PERTURBATION_CASES = [
         ConfigError,
         lambda here: fdfa.FDFA(mlp(), bias_correction=True, feedback_update="adam"),
     ),
+    Case(
+        "a bias correction of unbiased credits",
+        ConfigError,
+        lambda here: fdfa.FDFA(mlp(), bias_correction=True, credit="unbiased"),
+    ),
     Case("lessons counted in vain", CheckpointError, functools.partial(_counted, True)),
     Case("lessons not counted", CheckpointError, functools.partial(_counted, False)),
     refused_option("pseudo-zeroth-order", window=0),

@@ -5,18 +5,16 @@ Probes taken during inference teach the direct feedback connections.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
-import torch
 from torch import Tensor, nn
 
-from fdfa.engine.adaptive_rate import adapted_rate
 from fdfa.engine.coefficient import RunningCoefficient
 from fdfa.engine.credit import Payer
-from fdfa.engine.feedback import DirectFeedbackMap, FeedbackOptimizer, feedback_entries
-from fdfa.engine.lessons import Correlation, Lesson, correlations
+from fdfa.engine.feedback import feedback_entries
+from fdfa.engine.feedback_update import FeedbackRate, FeedbackUpdate, check_update, take_in
+from fdfa.engine.lessons import Lesson, correlations
 from fdfa.engine.probes import Probe
 from fdfa.engine.selection import TapSpec
 from fdfa.engine.tapped import TappedEstimator
@@ -28,7 +26,6 @@ __all__ = [
     "RECORDS",
 ]
 
-_UPDATES = ("momentum", "innovation", "adam")
 _CREDITS = ("plain", "unbiased")
 _AVERAGES = ("all", "active")
 
@@ -123,8 +120,8 @@ class FDFA(TappedEstimator):
         depth: int = 1,
         sample_dims: int = 1,
         output: str | int | None = None,
-        feedback_rate: float | Literal["adaptive"] = 0.01,
-        feedback_update: Literal["momentum", "innovation", "adam"] | FeedbackOptimizer = "momentum",
+        feedback_rate: FeedbackRate = 0.01,
+        feedback_update: FeedbackUpdate = "momentum",
         credit: Literal["plain", "unbiased"] = "plain",
         coefficient: float | Literal["running"] = 1.0,
         noise: Literal["normal", "rademacher"] = "normal",
@@ -141,26 +138,11 @@ class FDFA(TappedEstimator):
         seed: int | None = None,
         feedback_size_limit: int = 4 * 2**30,
     ) -> None:
-        if feedback_rate != "adaptive" and not (
-            isinstance(feedback_rate, (int, float)) and 0 < feedback_rate <= 1
-        ):
+        check_update(feedback_update, feedback_rate, bias_correction=bias_correction)
+        if bias_correction and credit == "unbiased":
             raise ConfigError(
-                f"feedback_rate={feedback_rate!r}: the share of a map that one probe replaces lies"
-                " in (0, 1]. Pass 0.01, say, or 'adaptive' to have it measured."
-            )
-        if feedback_update not in _UPDATES and not callable(feedback_update):
-            raise ConfigError(unknown_name("feedback_update", str(feedback_update), _UPDATES))
-        averages = feedback_update in ("momentum", "innovation")
-        if feedback_rate == "adaptive" and not averages:
-            raise ConfigError(
-                "feedback_rate='adaptive' goes with feedback_update='momentum' or 'innovation': an"
-                " optimiser has a rate of another kind. Pass one of these, or a number."
-            )
-        if bias_correction and not (averages and credit == "plain"):
-            raise ConfigError(
-                "bias_correction=True goes with feedback_update='momentum' or 'innovation' and"
-                " credit='plain': only there a map's mean is too small by a known factor. Leave it"
-                " out."
+                "bias_correction=True and credit='unbiased' do not go together: there coefficient="
+                " says how far maps are trusted. Leave out one."
             )
         if credit not in _CREDITS:
             raise ConfigError(unknown_name("credit", str(credit), _CREDITS))
@@ -261,29 +243,13 @@ class FDFA(TappedEstimator):
             active_only=cast(Probe, self.probe).active_only,
             halves=self.feedback_rate == "adaptive",
         ):
-            self._teach_map(self.feedback[each.tap], each)
-
-    def _teach_map(self, feedback: DirectFeedbackMap, lesson: Correlation) -> None:
-        update, times = self.feedback_update, lesson.times
-        if callable(update) or update == "adam":
-            adam = functools.partial(torch.optim.Adam, lr=cast(float, self.feedback_rate))
-            gradient = torch.sub(feedback.weight, lesson.mean)
-            idle = None if times is None else times == 0
-            feedback.step(gradient, update if callable(update) else adam, idle)
-            return
-        rate: float | Tensor
-        if self.feedback_rate == "adaptive":
-            rate = adapted_rate(feedback, lesson, innovation=update == "innovation")
-        else:
-            rate = self.feedback_rate
-        if times is not None:  # a unit without a sample learns nothing
-            rate = rate * (times > 0).to(feedback.weight)
-        if update == "momentum":
-            feedback.weight.lerp_(lesson.mean, rate)
-        else:
-            feedback.weight.add_(lesson.mean.mul_(rate))
-        if self.bias_correction:
-            feedback.count_lesson(rate)
+            take_in(
+                self.feedback[each.tap],
+                each,
+                update=self.feedback_update,
+                rate=self.feedback_rate,
+                bias_correction=self.bias_correction,
+            )
 
     def state_conflicts(self, state: Mapping[str, Any]) -> list[str]:
         """Adds the running coefficient to what must fit."""
