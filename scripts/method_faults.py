@@ -73,6 +73,23 @@ METHOD_FAULTS = (
         (f"{RELAY}::test_hooks_on_parameters_change_a_gradient_once",),
     ),
     Fault(
+        "places that share get the sum of their credits",
+        "engine/tapped.py",
+        "credit = shared.spread(credit).div_(shared.sharing)",
+        "credit = shared.spread(credit)",
+        ("tests/oracles/test_shared_shifts.py::test_a_credit_is_that_of_the_whole_map",),
+    ),
+    Fault(
+        "places share whatever the stride",
+        "engine/shared_shifts.py",
+        "stride = min(height, width) // smallest",
+        "stride = 1",
+        (
+            "tests/oracles/test_shared_shifts.py"
+            "::test_the_map_is_the_mean_jacobian_over_the_places_that_share",
+        ),
+    ),
+    Fault(
         "a first block that never rests",
         "engine/tapped.py",
         "if step % self.first_block_every and",

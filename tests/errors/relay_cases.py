@@ -40,6 +40,12 @@ def _freed(here: Here) -> None:
 RELAY_CASES = [
     refused_option("fdfa", relay=-1),
     refused_option("fdfa", first_block_every=0),
+    refused_option("fdfa", shift_grid=0),
+    Case(
+        "shared shifts of active units",
+        ConfigError,
+        lambda here: fdfa.FDFA(mlp(), shift_grid=2, average_over="active"),
+    ),
     Case(
         "a relay of unbiased credits",
         ConfigError,

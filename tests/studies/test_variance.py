@@ -50,7 +50,7 @@ WORDS = [
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Findings, Path]:
     out = tmp_path_factory.mktemp("variance") / "run"
     with pytest.MonkeyPatch.context() as patch:  # a picture takes longer than all else
-        patch.setattr("fdfa.studies.reproduce.write_panels", lambda *_, title: ())
+        patch.setattr("fdfa.studies.reproduce.measuring.write_panels", lambda *_, title: ())
         return reproduce("variance", SMALL, out=out), out
 
 
@@ -88,7 +88,7 @@ class TestStudy:
         found, out = made
         monkeypatch.setattr(Case, "measured", lambda *_: pytest.fail("measured again"))
         monkeypatch.setattr(Case, "decay", lambda *_: pytest.fail("measured again"))
-        monkeypatch.setattr("fdfa.studies.reproduce.write_panels", lambda *_, title: ())
+        monkeypatch.setattr("fdfa.studies.reproduce.measuring.write_panels", lambda *_, title: ())
         again = reproduce("variance", SMALL, out=out)
         assert again.expectations == found.expectations
 
@@ -175,7 +175,7 @@ class TestWrongRules:
     def test_a_nan_that_was_kept_is_judged_when_it_goes_on(
         self, made: tuple[Findings, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("fdfa.studies.reproduce.write_panels", lambda *_, title: ())
+        monkeypatch.setattr("fdfa.studies.reproduce.measuring.write_panels", lambda *_, title: ())
         out = tmp_path / "kept"
         shutil.copytree(made[1], out)
         units = json.loads((out / "units.json").read_text())

@@ -80,7 +80,7 @@ def feedback_errors(
         moments = measure_moments(taps, e, exact=exact)
         of_tap = dict(zip(opened.plan.taps, moments, strict=True))
         P = _projection(twin)
-        maps = {tap.name: twin.feedback[tap].weight for tap in mapped}
+        maps = {tap.name: twin.whole_map(opened.plan, tap) for tap in mapped}
         return {
             tap.name: feedback_error(
                 maps[tap.name] if P is None else P.T @ maps[tap.name], of_tap[tap]
@@ -166,7 +166,7 @@ def credit_errors(
         credits = taps.credits(e)
         chosen = taps.chosen
         moments = measure_moments(taps, e[chosen], exact=exact)
-        maps = [twin.feedback[tap].weight for tap in opened.plan.taps]
+        maps = [twin.whole_map(opened.plan, tap) for tap in opened.plan.taps]
         noise = expected_noise(twin, moments, maps, P, probe_batch or len(e))
         return {
             tap.name: credit_error(

@@ -19,6 +19,7 @@ from fdfa.engine.lessons import Lesson
 from fdfa.engine.outputs import output_tensor
 from fdfa.engine.probes import Probe
 from fdfa.engine.relay_routes import relay_routes
+from fdfa.engine.shared_shifts import SharedShifts, shared_shifts
 from fdfa.engine.taps import Tap, TapPlan
 
 __all__ = ["TapRule"]
@@ -49,6 +50,8 @@ class TapRule(Estimator):
             is less than r blocks away.
         first_block_every: the first block gets its credit in one pass of so many; in the others its
             parameters get no gradient.
+        shift_grid: where set, maps of pictures are shared by places a multiple of the stride apart,
+            within each cell of a grid of so many by so many.
     """
 
     feedback: FeedbackMaps
@@ -62,6 +65,7 @@ class TapRule(Estimator):
     head_names: tuple[str, ...] = ()
     relay: int = 0
     first_block_every: int = 1
+    shift_grid: int | None = None
 
     def credits(self, e: Tensor, lesson: Lesson) -> Payer:
         """How the taps of one pass get their credit, asked for once the output error is there.
@@ -191,14 +195,45 @@ class TapRule(Estimator):
         Returns:
             p_l, one each of :meth:`mapped_taps`, of its shape.
         """
-        taps = self.mapped_taps(plan)
-        return probe.draw(
-            [tap.shape for tap in taps],
+        taps, sharing = self.mapped_taps(plan), self.sharing(plan)
+        drawn = probe.draw(
+            [
+                (tap.shape[0], sharing[tap.name].units) if tap.name in sharing else tap.shape
+                for tap in taps
+            ],
             [self._wide(tap) for tap in taps],
             [tap.device for tap in taps],
             *self.noise_seeds(step),
             *more,
         )
+        return [
+            sharing[tap.name].spread(p).view(tap.shape) if tap.name in sharing else p
+            for tap, p in zip(taps, drawn, strict=True)
+        ]
+
+    def sharing(self, plan: TapPlan) -> Mapping[str, SharedShifts]:
+        """How places share the entries of maps.
+
+        Args:
+            plan: with all taps.
+
+        Returns:
+            By the name of the tap; none for a tap each of whose units has entries of its own.
+        """
+        return {} if self.shift_grid is None else shared_shifts(plan, self.shift_grid)
+
+    def whole_map(self, plan: TapPlan, tap: Tap) -> Tensor:
+        """A map with an entry for every unit: what carries the output error to the tap.
+
+        Args:
+            plan: with all taps.
+            tap: that has a map.
+
+        Returns:
+            B_l (K, |h_l|).
+        """
+        weight, shared = self.feedback[tap].weight, self.sharing(plan).get(tap.name)
+        return weight if shared is None else shared.spread(weight).div_(shared.sharing)
 
     def _wide(self, tap: Tap) -> torch.dtype:
         if tap in self.feedback:

@@ -193,6 +193,9 @@ class TappedEstimator(TapRule):
             measured = (run.derivative, *run.noises)
             d, *p = (as_matrix(tensor, self.sample_dims) for tensor in measured)
             d = d.to(p[0].dtype)
+            if sharing := self.sharing(plan):
+                named = zip(perturbed, p, strict=True)
+                p = [sharing[tap.name].gather(q) if tap.name in sharing else q for tap, q in named]
             lesson.derivative, lesson.perturbations = self._projected(d), p
             if self.projection is not None and self.probed_credit:
                 lesson.whole = d
@@ -213,6 +216,7 @@ class TappedEstimator(TapRule):
         return map_tensors(run.returned, joined_or_sealed)
 
     def _join(self, plan: TapPlan, run: CutPass, lesson: Lesson) -> Tensor:
+        sharing = self.sharing(plan)
         dtypes = [tap.dtype for tap in run.taps]
         # a plain credit must not hold the perturbations as long as the user holds the graph
         probed = self.probed_credit and lesson.derivative is not None
@@ -229,8 +233,12 @@ class TappedEstimator(TapRule):
                 paid = self.credits(z, own)
 
             def pay(number: int) -> Tensor:
+                tap = plan.taps[number]
                 with without_autocast([e.device]):
-                    return paid(number).view(plan.taps[number].shape).to(dtypes[number])
+                    credit = paid(number)
+                    if (shared := sharing.get(tap.name)) is not None:
+                        credit = shared.spread(credit).div_(shared.sharing)
+                    return credit.view(tap.shape).to(dtypes[number])
 
             return pay
 
@@ -319,11 +327,13 @@ class TappedEstimator(TapRule):
                 generator=generator_for(like.device, self.seed, zlib.crc32(b"projection.weight")),
                 size_limit=self.feedback.size_limit,
             )
+        sharing = self.sharing(plan)
         for tap in self.mapped_taps(plan) if self._mapped else ():
+            shared = sharing.get(tap.name)
             self.feedback.ensure(
                 tap,
                 outputs=outputs,
-                units=math.prod(tap.shape[self.sample_dims :]),
+                units=math.prod(tap.shape[self.sample_dims :]) if shared is None else shared.units,
                 like=torch.empty(0, dtype=like.dtype, device=tap.device),
                 generator=generator_for(tap.device, self.seed, zlib.crc32(tap.name.encode())),
             )

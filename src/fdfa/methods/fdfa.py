@@ -17,6 +17,7 @@ from fdfa.engine.feedback_update import FeedbackRate, FeedbackUpdate, check_upda
 from fdfa.engine.lessons import Lesson, correlations
 from fdfa.engine.probes import Probe
 from fdfa.engine.selection import TapSpec
+from fdfa.engine.shared_shifts import check_shift_grid
 from fdfa.engine.tapped import TappedEstimator
 from fdfa.errors import ConfigError, unknown_name
 from fdfa.methods.record import Method
@@ -90,6 +91,10 @@ class FDFA(TappedEstimator):
         first_block_every: the block before the first tap learns in one pass of this many; in the
             others its parameters get no gradient (``None``, which optimisers pass over). Its credit
             is the least exact, and in a convolutional network the dearest.
+        shift_grid: None; or g: the map of a picture (N, C, H, W) is shared by places that lie a
+            multiple of the stride behind the tap apart, within each cell of a g x g grid, and they
+            are perturbed alike. Convolutions hardly tell such places apart, so the map loses
+            little, and has that many times less noise.
         rank: None; or r, the number of dimensions on which the output error is projected before the
             maps, with r rows each: ``e P^T`` in e's place, P (r, K) with random orthonormal rows.
         learn_p: whether P learns, by Oja's subspace rule on the output error.
@@ -132,6 +137,7 @@ class FDFA(TappedEstimator):
         bias_correction: bool = False,
         relay: int = 0,
         first_block_every: int = 1,
+        shift_grid: int | None = None,
         rank: int | None = None,
         learn_p: bool = False,
         projection_rate: float = 0.05,
@@ -166,6 +172,9 @@ class FDFA(TappedEstimator):
                 f"first_block_every={first_block_every!r}: in one pass of how many does the first"
                 " block learn? Pass a whole number from 1 up."
             )
+        check_shift_grid(
+            shift_grid, credit=credit, average_over=average_over, sample_dims=sample_dims
+        )
         if relay and credit == "unbiased":
             raise ConfigError(
                 f"relay={relay} and credit='unbiased' do not go together: what the probe adds to a"
@@ -193,6 +202,7 @@ class FDFA(TappedEstimator):
         )
         self.relay = relay
         self.first_block_every = first_block_every
+        self.shift_grid = shift_grid
         self.bias_correction = bias_correction
         self.feedback_rate = feedback_rate
         self.feedback_update = feedback_update
@@ -207,7 +217,8 @@ class FDFA(TappedEstimator):
     @property
     def direct_feedback(self) -> bool:
         """Whether the credit is ``e B_l`` alone: not where it is unbiased by the probe."""
-        return not (self.probed_credit or self.relay or self.bias_correction)
+        indirect = self.probed_credit or self.relay or self.bias_correction
+        return not (indirect or self.shift_grid)
 
     def credits(self, e: Tensor, lesson: Lesson) -> Payer:
         """``e B_l``, or with the probe the unbiased form; see the class."""
