@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ForwardGradient,
         MultiTangent,
     )
+    from fdfa.methods.recommendation import recommended
 
 __version__ = version("fdfa")
 
@@ -49,16 +50,18 @@ __all__ = [
     "__version__",
     "errors",
     "methods",
+    "recommended",
     "wrap",
 ]
+
+_HOMES = {"LocalHeads": "fdfa.engine.heads", "recommended": "fdfa.methods.recommendation"}
 
 
 def __getattr__(name: str) -> Any:
     # Rules are imported when they are asked for; `fdfa.methods` here is the function of that name.
     if name not in __all__:
         raise AttributeError("fdfa: " + errors.unknown_name("name", name, __all__))
-    home = "fdfa.engine.heads" if name == "LocalHeads" else "fdfa.methods"
-    return getattr(importlib.import_module(home), name)
+    return getattr(importlib.import_module(_HOMES.get(name, "fdfa.methods")), name)
 
 
 def __dir__() -> list[str]:

@@ -17,7 +17,7 @@ from fdfa.studies.reproduce.planned_runs import PlannedRun, TableSettings, plann
 from fdfa.studies.task import Task
 from fdfa.studies.train import TrainConfig, spelled_out
 from fdfa.training import TrainingSettings
-from tests.studies.tables import written
+from tests.studies.tables import SMALL, written
 
 TABLES = [name for name, r in reproductions().items() if isinstance(r.declaration, TrainingTable)]
 
@@ -134,3 +134,12 @@ class TestBudget:
         assert isinstance(study.declaration, Measurement)
         for step in study.declaration.budget:
             assert within_budget(study.declaration, study.settings(), step.minutes)
+
+
+def test_a_rule_may_have_fewer_seeds_than_the_others(tmp_path: Path) -> None:
+    text = SMALL.replace('tasks = ["narrow"]', 'tasks = ["narrow"]\nseeds = 1')
+    table = declared_in(written(tmp_path, text)).declaration
+    assert isinstance(table, TrainingTable)
+    names = [run.name for run in planned_runs(table, TableSettings(), seeds=2)]
+    assert [name for name in names if "-dfa-" in name] == ["narrow-dfa-seed-0"]
+    assert len([name for name in names if "-bp-" in name]) == 4

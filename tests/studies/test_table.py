@@ -187,8 +187,12 @@ def test_a_failed_run_is_shown_and_has_no_part_in_a_mean(
     study = study_in(tmp_path, SMALL + DIVERGING + PUBLISHED)
     cell = dataclasses.replace(ALONE, tasks=("narrow",), rules=("dfa", "wild"))
     found = reproduce(study, cell, out=tmp_path / "out")
-    (grid,) = found.grids
+    grid, chosen_by = found.grids
     assert grid.heads == ("", "Narrow", "published")
+    assert chosen_by.heads == ("", "Narrow")
+    assert [row[1][-3:] for row in chosen_by.rows] == ["(2)", "led"]
+    on_validation = {u["seed"]: u["validation"] for u in found.units.values() if u["rule"] == "dfa"}
+    assert chosen_by.rows[0][1].startswith(f"{sum(on_validation.values()) / 2:.2f}")
     (_, dfa, published), (_, wild, missing) = grid.rows
     assert dfa.endswith("(2)")
     assert (wild, published, missing) == ("2 of 2 failed", "1.5 [1]", "")
@@ -301,7 +305,7 @@ class TestCosts:
         lines: list[str] = []
         found = reproduce(study, cell, out=tmp_path / "out", told=lines.append)
         assert lines[0] == "Narrow: measuring the time of a step"
-        _, grid = found.grids
+        *_, grid = found.grids
         assert [(row[0], row[3]) for row in grid.rows] == [("BP", "2"), ("DFA", "1")]
         assert grid.rows[0][2] == "1.00"
         again = reproduce(study, cell, out=tmp_path / "out", told=lines.append)

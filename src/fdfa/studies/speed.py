@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -97,13 +98,15 @@ def probing_period(learner: Estimator) -> int:
         learner: of any method.
 
     Returns:
-        ``probe_every``, or 1 for what does not probe.
+        The least common multiple of ``probe_every`` and ``first_block_every``, as far as it has
+        them.
 
     Example:
-        >>> probing_period(fdfa.FDFA(torch.nn.Linear(2, 2), probe_every=4))
-        4
+        >>> probing_period(fdfa.FDFA(torch.nn.Linear(2, 2), probe_every=4, first_block_every=6))
+        12
     """
-    return int(getattr(getattr(learner, "probe", None), "every", 1))
+    probing = int(getattr(getattr(learner, "probe", None), "every", 1))
+    return math.lcm(probing, getattr(learner, "first_block_every", 1))
 
 
 def _turn(learner: Estimator, inputs: Tensor, labels: Tensor) -> float:

@@ -70,9 +70,10 @@ class RuleRow:
         training: settings of this rule, over those of task and study.
         model_options: of this rule, over those of the task.
         tasks: names of the only ones that it learns; None for all.
+        seeds: runs of each of its cells, where it is to have fewer than the others.
 
     Raises:
-        ConfigError: if the name is none.
+        ConfigError: if the name is none, or the seeds are.
 
     Example:
         >>> RuleRow(name="fdfa", label="FDFA", method="fdfa").tasks is None
@@ -86,10 +87,12 @@ class RuleRow:
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     model_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     tasks: tuple[str, ...] | None = None
+    seeds: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the name; method and options are looked up when they are needed."""
+        """Check name and seeds; method and options are looked up when they are needed."""
         _check_name(self.name)
+        check_whole("seeds", self.seeds, least=1, optional=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -144,6 +144,7 @@ def planned_runs(
         PlannedRun(*cell, dataclasses.replace(config, seed=seed))
         for seed in range(seeds)
         for cell, config in zip(cells, configs, strict=True)
+        if cell[1].seeds is None or seed < cell[1].seeds
     ]
 
 

@@ -30,6 +30,7 @@ from fdfa.studies.reproduce.table_findings import (
     run_units,
     sources_of,
     target_expectations,
+    validation_grid,
 )
 from fdfa.studies.reproduce.table_pictures import path_panels, table_panels
 from fdfa.studies.reproduce.workers import make_runs, workers_for
@@ -244,6 +245,7 @@ def _found(
         units={**run_units(table, made), **({"costs": costs} if costs else {})},
         grids=(
             grid_of(table, cells, epochs=trained, words=scale.words),
+            *validation_grid(table, cells_of(table, made, validation=True)),
             *costs_grids(table, costs),
         ),
         caption=caption(command, environments, day, scale.words, settings.note),

@@ -14,7 +14,15 @@ from fdfa.studies.reproduce.step_costs import Costs
 from fdfa.studies.results import Spread
 from fdfa.studies.runs import Run
 
-__all__ = ["Cell", "Cells", "cells_of", "grid_of", "run_units", "target_expectations"]
+__all__ = [
+    "Cell",
+    "Cells",
+    "cells_of",
+    "grid_of",
+    "run_units",
+    "target_expectations",
+    "validation_grid",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +70,12 @@ def value_of(run: Run, score: str) -> float | None:
     return accuracy if score == "accuracy" else 100 - accuracy
 
 
+def _validation(run: Run) -> float | None:
+    """Accuracy on the validation examples after the last epoch, in percent; None without any."""
+    last = run.epochs[-1].validation if run.epochs else None
+    return None if run.test is None or last is None else 100 * last.accuracy
+
+
 def run_units(
     table: TrainingTable, runs: Sequence[tuple[PlannedRun, Run]]
 ) -> dict[str, dict[str, Any]]:
@@ -80,6 +94,7 @@ def run_units(
             "rule": planned.row.name,
             "seed": run.seed,
             table.score: value_of(run, table.score),
+            "validation": _validation(run),
             "failure": run.failure,
             "epochs": len(run.epochs),
             "seconds": sum(epoch.seconds for epoch in run.epochs),
@@ -88,20 +103,26 @@ def run_units(
     }
 
 
-def cells_of(table: TrainingTable, runs: Sequence[tuple[PlannedRun, Run]]) -> Cells:
+def cells_of(
+    table: TrainingTable, runs: Sequence[tuple[PlannedRun, Run]], *, validation: bool = False
+) -> Cells:
     """The runs cell by cell.
 
     Args:
         table: says which score counts.
         runs: finished or failed.
+        validation: the accuracy on the validation examples instead, of the tasks that have some.
 
     Returns:
         By task and rule.
     """
     values: dict[tuple[str, str], list[float | None]] = {}
     for planned, run in runs:
+        if validation and planned.config.task.validation == 0:
+            continue
         key = planned.column.name, planned.row.name
-        values.setdefault(key, []).append(value_of(run, table.score))
+        value = _validation(run) if validation else value_of(run, table.score)
+        values.setdefault(key, []).append(value)
     return {
         key: Cell(tuple(v for v in found if v is not None), found.count(None))
         for key, found in values.items()
@@ -140,6 +161,31 @@ def grid_of(table: TrainingTable, cells: Cells, *, epochs: str, words: str = "")
     title = f"Test {kind} in % after {epochs}: mean ± standard deviation (runs)"
     title = f"{title}; {words}" if words else title
     return Grid(title, tuple(heads), tuple(tuple(entries) for entries in body))
+
+
+def validation_grid(table: TrainingTable, cells: Cells) -> tuple[Grid, ...]:
+    """What settings are chosen by: accuracies on validation examples, where there are some.
+
+    Args:
+        table: as declared.
+        cells: of these accuracies.
+
+    Returns:
+        A table; none without such cells.
+    """
+    if not cells:
+        return ()
+    columns = [column for column in table.task if any(key[0] == column.name for key in cells)]
+    rows = [row for row in table.rule if any(key[1] == row.name for key in cells)]
+    body = [
+        (
+            row.label,
+            *(cells[key].words if (key := (c.name, row.name)) in cells else "" for c in columns),
+        )
+        for row in rows
+    ]
+    title = "Validation accuracy in % after the last epoch, by which rules are chosen"
+    return (Grid(title, ("", *(column.label for column in columns)), tuple(body)),)
 
 
 def sources_of(table: TrainingTable, cells: Cells) -> list[str]:
