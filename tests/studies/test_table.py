@@ -359,6 +359,18 @@ class TestBudget:
         assert epochs >= 1
         assert found.seeds * 3 * 100.0 * epochs / 100 <= 60 * minutes + 1e-6
 
+    def test_a_rule_with_fewer_seeds_takes_less(self, tmp_path: Path) -> None:
+        """By hand: 5 + 1 + 5 runs of 100 s, and 3 + 1 + 3 of them where 3 seeds are left."""
+        text = SMALL.replace('name = "dfa"', 'name = "dfa"\nseeds = 1').replace(
+            "seeds = 2", "seeds = 5"
+        )
+        whole = dataclasses.replace(ALONE, epochs=100)
+        cells = planned_runs(table_of(study_in(tmp_path, text)), whole, seeds=1)
+        assert scaled(cells, [100.0] * 3, seeds=5, minutes=1100 / 60) == Scale(5)
+        found = scaled(cells, [100.0] * 3, seeds=5, minutes=350 / 60)
+        assert found.seeds == 3
+        assert found.share == pytest.approx(350 / 700)
+
     def test_what_was_chosen_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Measured once: whoever goes on, with more processes say, makes the same study."""
         calls: list[float] = []

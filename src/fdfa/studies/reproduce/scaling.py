@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import operator
 import statistics
 import time
 from collections.abc import Sequence
@@ -51,21 +52,27 @@ def scaled(
     Args:
         runs: the first seed of each cell.
         seconds: that each would take, divided by the number of processes.
-        seeds: that were asked for.
+        seeds: that were asked for; a rule with fewer of its own has those.
         minutes: the budget.
 
     Returns:
         What there is room for: never more than was asked for, one seed and one epoch at least.
     """
-    room = 60 * minutes / (seeds * sum(seconds))
+
+    def room_with(seeds: int) -> float:
+        """Share of the epochs that the budget has room for."""
+        counts = [min(seeds, run.row.seeds or seeds) for run in runs]
+        return 60 * minutes / sum(map(operator.mul, counts, seconds))
+
+    room = room_with(seeds)
     if room >= 1:
         return Scale(seeds)
     asked = sorted({run.config.training.epochs for run in runs})
     # Half of the cut, in its logarithm, is the seeds': the spread is worth as much as the length.
     kept = max(1, min(seeds, math.ceil(seeds * math.sqrt(room))))
-    while kept > 1 and room * seeds / kept * asked[0] < 1:
+    while kept > 1 and room_with(kept) * asked[0] < 1:
         kept -= 1
-    share = min(1.0, room * seeds / kept)
+    share = min(1.0, room_with(kept))
     chosen = [max(1, int(share * epochs + 1e-9)) for epochs in asked]
     words = f"{in_words(chosen)} of {in_words(asked)} epochs, {kept} of {seeds} seeds"
     return Scale(kept, share, f"scaled to {minutes:g} minutes: {words}")

@@ -118,8 +118,8 @@ def _scale(
         if before == {**now, "scale": kept["scale"]}:
             return from_json(Scale, kept["scale"], where=str(out.path / "config.json"))
     cells = planned_runs(table, settings, seeds=1)
-    every = len(cells) * seeds
-    workers = workers_for(settings.workers, jobs=every, device=settings.device)
+    jobs = len(planned_runs(table, settings, seeds=seeds))
+    workers = workers_for(settings.workers, jobs=jobs, device=settings.device)
     seconds = [
         seconds_of(run.config, start) / workers
         for column in starts_by_column(cells)
