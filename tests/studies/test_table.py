@@ -163,6 +163,32 @@ class TestGoneOnWith:
         assert modified(tmp_path / "out") == {**modified(tmp_path / "out"), **before}
         assert found.units[one.name]["accuracy"] is not None
 
+    def test_what_a_killed_process_left_beside_them_does_not_count(self, tmp_path: Path) -> None:
+        """It was killed while it wrote its first config.json."""
+        study, cell = study_in(tmp_path), dataclasses.replace(ALONE, rules=("dfa",), seeds=1)
+        (one,) = planned_runs(table_of(study), cell, seeds=1)
+        train(one.config, out=tmp_path / "out" / "runs" / one.name)
+        (tmp_path / "out" / ".123.config.json").write_text("{")
+        lines: list[str] = []
+        reproduce(study, cell, out=tmp_path / "out", told=lines.append)
+        assert lines == ["1 of 1 runs were finished before"]
+
+    def test_runs_of_others_are_neither_overwritten_nor_taken_for_its_own(
+        self, tmp_path: Path
+    ) -> None:
+        study, cell = study_in(tmp_path), dataclasses.replace(ALONE, rules=("dfa",), seeds=1)
+        (one,) = planned_runs(table_of(study), cell, seeds=1)
+        longer = dataclasses.replace(one.config.training, epochs=3)
+        train(
+            dataclasses.replace(one.config, training=longer),
+            out=tmp_path / "out" / "runs" / one.name,
+        )
+        before = modified(tmp_path / "out")
+        for overwrite in (False, True, True):
+            with pytest.raises(ConfigError, match="another training than this study's"):
+                reproduce(study, cell, out=tmp_path / "out", overwrite=overwrite)
+        assert modified(tmp_path / "out") == before
+
     def test_after_an_interruption_the_rest_is_made(self, tmp_path: Path) -> None:
         lines: list[str] = []
 
@@ -381,8 +407,8 @@ class TestBudget:
 
         monkeypatch.setattr("fdfa.studies.reproduce.table.seconds_of", slow)
         study = study_in(tmp_path)
-        for workers in (1, None):
-            settings = dataclasses.replace(ALONE, rules=("dfa",), workers=workers)
+        for workers, note in ((1, ""), (None, "On a quiet machine.")):
+            settings = dataclasses.replace(ALONE, rules=("dfa",), workers=workers, note=note)
             found = reproduce(study, settings, out=tmp_path / "out", minutes=1)
         assert len(calls) == 1
         assert list(found.units) == ["narrow-dfa-seed-0", "narrow-dfa-seed-1"]

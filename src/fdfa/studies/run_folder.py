@@ -113,9 +113,7 @@ class RunFolder:
         for place in (path, *path.parents):
             if place.exists() and not place.is_dir():
                 raise ConfigError(f"out: '{place}' is a file, not a folder. Choose another.")
-        held = sorted(os.listdir(path)) if path.exists() else []
-        # The lock stays when its holder ends, a file that is not whole when it is killed.
-        held = [name for name in held if name != LOCK and not _UNFINISHED.fullmatch(name)]
+        held = cls(path).held_names()
         alien = [name for name in held if name in _OURS] if cls(path).study() is None else []
         if overwrite and alien:
             raise ConfigError(
@@ -133,6 +131,16 @@ class RunFolder:
             f"{goes_on}or pass --overwrite (overwrite=True): it replaces the files of an earlier "
             "run and leaves all others alone."
         )
+
+    def held_names(self) -> list[str]:
+        """What lies in the folder.
+
+        Returns:
+            Names, without what processes leave behind: the lock stays when its holder ends, a file
+            that is not whole when it is killed.
+        """
+        names = sorted(os.listdir(self.path)) if self.path.exists() else []
+        return [name for name in names if name != LOCK and not _UNFINISHED.fullmatch(name)]
 
     def clear(self) -> None:
         """Remove what a study wrote, so that the files of two runs never stand side by side.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,13 +38,12 @@ from fdfa.studies.runs import Run, StudyObserver, recall
 from fdfa.studies.same_run import check_same_run
 from fdfa.studies.tables import plural_s
 from fdfa.studies.trial_step import rehearse
-from fdfa.training.lock import NAME as LOCK
 
 __all__ = ["table_made"]
 
 Told = Callable[[str], None]
 # What another process of the same study may change.
-_ANYWHERE = {"workers": None, "data_dir": None, "device": "auto", "retry_failed": False}
+_ANYWHERE = {"workers": None, "data_dir": None, "device": "auto", "retry_failed": False, "note": ""}
 
 
 def table_made(
@@ -137,7 +135,7 @@ def _goes_on(name: str, out: RunFolder) -> bool:
     """Whether the folder is this study's, or has nothing but runs in it yet."""
     if out.study() == "reproduce":
         return _kept(out).get("name") == name
-    return out.path.is_dir() and {*os.listdir(out.path)} - {LOCK} == {"runs"}
+    return out.path.is_dir() and out.held_names() == ["runs"]
 
 
 @contextlib.contextmanager
@@ -145,11 +143,15 @@ def _opened(
     name: str, out: RunFolder, runs: Sequence[PlannedRun], *, overwrite: bool
 ) -> Iterator[RunFolder]:
     """The folder, held: with runs that fit the study, or fresh."""
+
+    def check() -> None:
+        for run in runs:
+            check_same_run(_folder_of(run, out), run.config, study="study")
+
     fits = _goes_on(name, out)
     if fits:
         try:
-            for run in runs:
-                check_same_run(_folder_of(run, out), run.config, study="study")
+            check()
         except ConfigError:
             if not overwrite:
                 raise
@@ -159,6 +161,7 @@ def _opened(
             yield out
     else:
         with RunFolder.fresh(out.path, overwrite=overwrite) as folder:
+            check()  # runs that no study made are left alone, and none of them counts as its own
             yield folder
 
 
