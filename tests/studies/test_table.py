@@ -22,8 +22,10 @@ from fdfa.studies.reproduce.planned_runs import PlannedRun, TableSettings, plann
 from fdfa.studies.reproduce.scaling import Scale, scaled
 from fdfa.studies.reproduce.step_costs import StepCosts, backward_path
 from fdfa.studies.reproduce.table_findings import Cell, grid_of, target_expectations
-from fdfa.studies.reproduce.table_pictures import path_panels
+from fdfa.studies.reproduce.table_pictures import path_panels, table_panels
 from fdfa.studies.reproduce.workers import usable_cores, workers_for
+from fdfa.studies.run_folder import RunFolder
+from fdfa.studies.runs import Run, recall
 from fdfa.studies.train import train
 from tests.studies.tables import SMALL, written
 
@@ -303,6 +305,30 @@ class TestCells:
             f'[[target]]\nrule = "dfa"\nagainst = "bp"\ntask = "narrow"\nwithin = {within}\n'
         )
         return table_of(study_in(folder, text))
+
+
+def test_a_curve_ends_where_one_of_its_runs_failed(place: Path) -> None:
+    """A mean over the others would flatter the rule."""
+    table = table_of(study_in(place))
+    runs = planned_runs(table, dataclasses.replace(ALONE, rules=("dfa",)), seeds=2)
+    (first, second) = (recall(RunFolder(place / "out" / "runs" / planned.name)) for planned in runs)
+    assert first is not None
+    assert second is not None
+    failed = dataclasses.replace(second, epochs=second.epochs[:1], test=None, failure="it burst")
+
+    def line(*made: Run) -> Any:
+        folder = RunFolder(place)  # without a diagnosis
+        panels = table_panels(table, list(zip(runs, made, strict=True)), lambda _: folder)
+        return {epoch: value for panel in panels for epoch, value in panel.lines["DFA"]}
+
+    whole = line(first, second)
+    assert list(whole) == [1, 2]
+    assert line(first, failed) == {1: whole[1]}
+    nothing = dataclasses.replace(failed, epochs=())
+    panels = table_panels(
+        table, list(zip(runs, (first, nothing), strict=True)), lambda _: RunFolder(place)
+    )
+    assert panels == []
 
 
 class TestCosts:

@@ -99,14 +99,16 @@ def _panel(title: str, x: str, y: str, lines: Curves) -> Panel:
 def _means(
     table: TrainingTable, made: Made, curve: Callable[[PlannedRun, Run], Mapping[int, float]]
 ) -> Curves:
-    """Mean curve of each rule over its seeds, as far as any goes."""
+    """Mean curve of each rule, as far as all its seeds go: one that failed is not left out."""
     lines = {}
     for row in table.rule:
-        band = band_of([curve(*each) for each in made if each[0].row.name == row.name])
+        mine = [each for each in made if each[0].row.name == row.name]
+        curves = [found for each in mine if (found := curve(*each)) or each[1].failure is not None]
+        band = band_of(curves)
         points = [
             (step, value)
             for step, value in zip(band.steps, band.mean, strict=True)
-            if math.isfinite(value)
+            if math.isfinite(value) and all(step in each for each in curves)
         ]
         if points:
             lines[row.label] = points
