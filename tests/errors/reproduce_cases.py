@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from fdfa.cli.reproducing import REPRODUCED
 from fdfa.errors import ConfigError, DataError, FDFAError
 from fdfa.studies.reproduce import declared_in, reproduce
 from fdfa.studies.reproduce.declaration import TrainingTable
@@ -23,6 +26,13 @@ value = 98.0
 source = "nobody"
 tag = "paper"
 """
+_ONE_SEED = """
+[[rule]]
+name = "single"
+label = ""
+method = "dfa"
+seeds = 1
+"""
 _TARGET = """
 [[target]]
 rule = "dfa"
@@ -40,6 +50,12 @@ def _file(name: str, old: str = "", new: str = "", *, more: str = "") -> Case:
         declared_in(written(here.folder, (SMALL + more).replace(old, new, 1) if old else more))
 
     return Case(f"study: {name}", ConfigError, run)
+
+
+def _measurement(here: Here, module: str) -> Path:
+    """A file that names a module of ours."""
+    text = f'summary = ""\nsource = ""\nmeasured_by = "fdfa.studies.reproduce.{module}"\n'
+    return written(here.folder, text)
 
 
 def _planned(name: str, old: str, new: str, settings: TableSettings | None = None) -> Case:
@@ -98,6 +114,25 @@ REPRODUCE_CASES = [
         "within = 0.5",
         "within = 0.5\nlayers = 2",
         more=_TARGET,
+    ),
+    _file("a number of a cell that is not there", '"narrow"\nv', '"wide"\nv', more=_PUBLISHED),
+    _file("a target in such a cell", '"narrow"\nwithin', '"wide"\nwithin', more=_TARGET),
+    _file("more seeds than the study", 'method = "dfa"', 'method = "dfa"\nseeds = 3'),
+    _file(
+        "the spread of one seed",
+        '"dfa"\nagainst = "bp"\ntask = "narrow"\nwithin = 0.5',
+        '"single"\nagainst = "bp"\ntask = "narrow"\nwithin = "spread"',
+        more=_ONE_SEED + _TARGET,
+    ),
+    Case(
+        "study: a measurement by no module",
+        ConfigError,
+        lambda here: declared_in(_measurement(here, "nothing")).settings,
+    ),
+    Case(
+        "study: a measurement on the command line",
+        ConfigError,
+        lambda here: REPRODUCED["study"](file=_measurement(here, "multi_tangent_findings")).study(),
     ),
     _file("too few rounds", "[[task]]", "[costs]\nrounds = 1\n[[task]]"),
     _file(

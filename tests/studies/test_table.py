@@ -291,6 +291,12 @@ class TestCells:
             target_expectations(table, {("narrow", "dfa"): Cell((95.0,), 0)}, {}, whole=True) == ()
         )
 
+    def test_one_seed_has_no_spread(self, tmp_path: Path) -> None:
+        table = self._with_target(tmp_path, "accuracy", '"spread"')
+        cells = {("narrow", "dfa"): Cell((95.0,), 0), ("narrow", "bp"): Cell((96.0, 97.0), 0)}
+        (found,) = target_expectations(table, cells, {}, whole=False)
+        assert (found.found, found.limits, found.verdict) == (1.5, "-", "-")
+
     def test_targets_on_the_costs_of_a_step(self, tmp_path: Path) -> None:
         more = "step_time = 1.0\nlayers = 2\n[costs]\n"
         table = self._with_target(tmp_path, "accuracy", f"5.0\n{more}")

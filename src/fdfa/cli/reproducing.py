@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fdfa.cli.command import Shown, first_line, print_files, print_json
+from fdfa.errors import ConfigError
 from fdfa.studies.reproduce import Reproduction, declared_in, reproduce, reproductions
 from fdfa.studies.reproduce.planned_runs import TableSettings
 from fdfa.studies.reproduce.report import findings_report, reproductions_report
@@ -106,7 +107,14 @@ class _Declared(_Made, TableSettings):
 
     def study(self) -> Reproduction:
         """What the file declares."""
-        return declared_in(self.file)
+        found = declared_in(self.file)
+        if not issubclass(type(self), found.settings):
+            raise ConfigError(
+                f"{self.file} declares a measurement, whose settings this command does not know. "
+                "Make it in Python, by reproduce(declared_in(...), settings) of "
+                "fdfa.studies.reproduce, or declare a table of trainings."
+            )
+        return found
 
 
 def _minutes(budget: Mapping[str, str]) -> float | None:

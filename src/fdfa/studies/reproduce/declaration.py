@@ -226,17 +226,34 @@ class TrainingTable:
         for row in self.rule:
             for task in row.tasks or ():
                 _known(f"rule {row.name!r}: tasks", "task", task, tasks)
+            if self.seeds_of(row) < (row.seeds or 0):
+                raise ConfigError(
+                    f"rule {row.name!r}: seeds={row.seeds} are more than the study's {self.seeds}, "
+                    "which no rule exceeds. Raise those, and give the other rules fewer."
+                )
         for part, entries in (("published", self.published), ("target", self.target)):
             for entry in entries:
                 _known(part, "task", entry.task, tasks)
                 _known(part, "rule", entry.rule, rules)
         for target in self.target:
             _known("target", "rule", target.against, rules)
+            self._check_spread(target)
             costly = target.step_time is not None or target.layers is not None
             if costly and self.costs is None:
                 raise ConfigError(
                     f"target: {target.rule!r} on {target.task!r} has a limit of step_time or "
                     "layers, and none is measured. Add [costs]."
+                )
+        cells = {(column.name, row.name) for column, row in self.cells()}
+        for part, task, rule in (
+            *(("published", entry.task, entry.rule) for entry in self.published),
+            *(("target", entry.task, entry.rule) for entry in self.target),
+            *(("target", entry.task, entry.against) for entry in self.target),
+        ):
+            if (task, rule) not in cells:
+                raise ConfigError(
+                    f"{part}: rule {rule!r} does not learn task {task!r}, and nothing would stand "
+                    "there. Name another cell, or add the task to the rule's."
                 )
         pairs = [f"{entry.task}, {entry.rule}" for entry in self.published]
         _once("published", pairs, "A cell has room for one: keep the nearest set-up's.")
@@ -246,6 +263,27 @@ class TrainingTable:
                     f"runs of {first[1].name!r} on {first[0].name!r} and of {second[1].name!r} on "
                     f"{second[0].name!r} would have the same name. Give one of them another."
                 )
+
+    def _check_spread(self, target: DeclaredTarget) -> None:
+        """One seed has none."""
+        judged = [row for row in self.rule if row.name in (target.rule, target.against)]
+        if target.within == "spread" and min(map(self.seeds_of, judged)) < 2:
+            raise ConfigError(
+                f"target: within='spread' for {target.rule!r} against {target.against!r}, one of "
+                "which has a single seed and no spread. Give both two seeds at least, or "
+                "percentage points."
+            )
+
+    def seeds_of(self, row: RuleRow) -> int:
+        """Runs of each cell of a rule.
+
+        Args:
+            row: the rule.
+
+        Returns:
+            The study's number, or the rule's own where that is smaller.
+        """
+        return min(self.seeds, row.seeds or self.seeds)
 
     def cells(self) -> list[tuple[TaskColumn, RuleRow]]:
         """What is trained, task by task.

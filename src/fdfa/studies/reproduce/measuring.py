@@ -9,6 +9,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+from fdfa.errors import ConfigError, briefly
 from fdfa.studies.environment import surroundings
 from fdfa.studies.json_values import plain
 from fdfa.studies.records import from_json
@@ -29,9 +30,18 @@ def settings_kind(measurement: Measurement) -> type:
 
     Returns:
         The class; its defaults are those of the paper.
+
+    Raises:
+        ConfigError: if there is no such module, or it measures nothing.
     """
-    module = importlib.import_module(measurement.measured_by)
-    kind: type = typing.get_type_hints(module.measure)["settings"]
+    try:
+        module = importlib.import_module(measurement.measured_by)
+        kind: type = typing.get_type_hints(module.measure)["settings"]
+    except (ImportError, AttributeError, KeyError) as error:
+        raise ConfigError(
+            f"measured_by={measurement.measured_by!r} cannot be used ({briefly(error)}). Name a "
+            "module that can be imported and has measure(settings, units)."
+        ) from error
     return kind
 
 

@@ -267,4 +267,6 @@ def _behind(
     behind = sign * (other.spread.mean - mine.spread.mean)
     if not isinstance(target.within, str):
         return behind, target.within
-    return behind, math.hypot(mine.spread.deviation or 0.0, other.spread.deviation or 0.0)
+    deviations = mine.spread.deviation, other.spread.deviation
+    # A single seed has no spread; who asked for so few is not judged.
+    return behind, math.hypot(*(math.nan if one is None else one for one in deviations))
