@@ -19,8 +19,9 @@ import pytest
 
 from fdfa.studies.json_values import plain
 from fdfa.studies.reproduce import worker
+from fdfa.studies.reproduce.workers import make_runs
 from fdfa.studies.run_folder import RunFolder
-from fdfa.studies.runs import recall
+from fdfa.studies.runs import StudyObserver, recall
 from fdfa.studies.setup import TrainConfig
 from fdfa.studies.task import Task
 from fdfa.studies.train import spelled_out
@@ -86,6 +87,21 @@ class TestWorker:
         worker._listen(jobs, stop)
         assert [jobs.get() for _ in range(3)] == ["one\n", "two\n", None]
         assert stop.is_set()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs a signal mask")
+def test_ctrl_c_does_not_end_a_process_that_only_just_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the interpreter does before it has read a line of ours, this one minds the signal."""
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\nread job\nkill -INT $$\necho '{}'\nread job\n")
+    program.chmod(0o700)
+    monkeypatch.setattr("sys.executable", str(program))
+    done: list[Path] = []
+    jobs = {tmp_path / "run": QUICK}
+    make_runs(jobs, workers=2, observer=StudyObserver(), finished=done.append)
+    assert done == [tmp_path / "run"]
 
 
 LONG = SMALL.replace("epochs = 2, batch_size = 256", "epochs = 25, batch_size = 32")

@@ -40,7 +40,8 @@ class _Obedient(StudyObserver):
 
 def main() -> None:
     """Make one run after the other, until no more are asked for."""
-    # Ctrl-C reaches every process of a terminal: what it means, the study says.
+    # Ctrl-C reaches every process of a terminal: what it means, the study says (where it could not
+    # block the signal from the start on).
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Whatever a network of the user's own prints is no answer.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")

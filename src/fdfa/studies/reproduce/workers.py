@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -120,6 +121,10 @@ class _Crew:
         return self.threads.submit(self._make, path, config)
 
     def _hire(self) -> None:
+        # Ctrl-C reaches every process of a terminal, and one that only just starts would die of it:
+        # it inherits that this thread leaves the signal to the study.
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
