@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-import math
+import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,31 @@ _LEAST = 0.5
 
 def spread_of(units: dict[str, Any], task: str, rule: str, score: str) -> float:
     """Twice the standard deviation of the cell, as far as it has one; percentage points."""
-    values = [u[score] for u in units.values() if (u.get("task"), u.get("rule")) == (task, rule)]
-    mean = sum(values) / len(values)
-    deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1))
-    return max(_LEAST, 2 * deviation)
+    values = [unit[score] for unit in cell_of(units, task, rule) if unit["failure"] is None]
+    return max(_LEAST, 2 * statistics.stdev(values)) if len(values) > 1 else _LEAST
+
+
+def cell_of(units: dict[str, Any], task: str, rule: str) -> list[dict[str, Any]]:
+    """Its runs."""
+    return [u for u in units.values() if (u.get("task"), u.get("rule")) == (task, rule)]
+
+
+def check_page(table: TrainingTable, results: dict[str, Any], text: str) -> None:
+    """Each row of the page has the mean and the deviation of the runs beside it."""
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    for column, row in table.cells():
+        runs = cell_of(results["units"], column.name, row.name)
+        values = [unit[table.score] for unit in runs if unit["failure"] is None]
+        if len(values) < len(runs):
+            words = f" {len(runs) - len(values)} of {len(runs)} failed "
+        elif len(values) > 1:
+            mean, deviation = statistics.fmean(values), statistics.stdev(values)
+            words = f" {mean:.2f} ± {deviation:.2f} ({len(values)}) "
+        elif values:
+            words = f" {values[0]:.2f} (1) "
+        else:
+            continue
+        assert any(line.startswith(f"| {row.label} |") and words in line for line in rows), words
 
 
 def cheapest(units: dict[str, Any]) -> dict[str, Any]:
@@ -142,8 +163,9 @@ def test_each_page_says_how_it_came_to_be(path: Path) -> None:
     assert "torch 2." in text
     if f"![{results['name']}]" in text:
         assert path.with_suffix(".svg").exists()
-    failed = [u for u in results["units"].values() if isinstance(u, dict) and u.get("failure")]
-    assert not failed or "failed" in text
+    declaration = reproductions()[results["name"]].declaration
+    if isinstance(declaration, TrainingTable):
+        check_page(declaration, results, text)
 
 
 class TestTheTestItself:
@@ -154,12 +176,26 @@ class TestTheTestItself:
         study = declared_in(written(tmp_path))
         assert isinstance(study.declaration, TrainingTable)
         settings = TableSettings(tasks=("narrow",), rules=("bp",), workers=1, device="cpu")
-        results = plain(reproduce(study, settings).report())
+        results = plain(reproduce(study, settings, out=tmp_path / "out").report())
         check_table(study.declaration, results, lambda chosen: reproduce(study, chosen))
+        page = (tmp_path / "out" / "report.md").read_text()
+        check_page(study.declaration, results, page)
         first, second = results["units"].values()
         first["accuracy"] = second["accuracy"] = first["accuracy"] + 1.0
         with pytest.raises(AssertionError):
             check_table(study.declaration, results, lambda chosen: reproduce(study, chosen))
+        with pytest.raises(AssertionError):
+            check_page(study.declaration, results, page)
+
+    def test_a_failed_run_is_no_number(self, tmp_path: Path) -> None:
+        table = declared_in(written(tmp_path)).declaration
+        assert isinstance(table, TrainingTable)
+        good = {"task": "narrow", "rule": "bp", "accuracy": 90.0, "failure": None}
+        units = {"a": good, "b": {**good, "accuracy": None, "failure": "it burst"}}
+        assert spread_of(units, "narrow", "bp", "accuracy") == _LEAST
+        check_page(table, {"units": units}, "| BP | 1 of 2 failed |")
+        with pytest.raises(AssertionError):
+            check_page(table, {"units": units}, "| BP | 90.00 (1) |")
 
     def test_of_a_measurement(self) -> None:
         study = reproductions()["multi-tangent"]
