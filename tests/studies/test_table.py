@@ -139,6 +139,10 @@ class TestMade:
         chosen = dataclasses.replace(ALONE, tasks=("narrow",), seeds=1)
         found = reproduce(study_in(place), chosen, out=place / "out")
         assert list(found.units) == ["narrow-bp-seed-0", "narrow-dfa-seed-0"]
+        assert found.differences == (
+            "Everything is smaller.",
+            "These runs have 2 epochs and 1 seed; the study declares 2 and 2.",
+        )
         assert modified(place / "out") == before
 
     def test_other_runs_in_the_folder_are_refused_and_stay(self, place: Path) -> None:

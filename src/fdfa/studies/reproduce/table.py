@@ -239,6 +239,7 @@ def _found(
     last = max((_folder_of(run, folder).path / "results.json").stat().st_mtime for run in runs)
     day = datetime.datetime.fromtimestamp(last, tz=datetime.UTC).date()
     lengths = [run.config.training.epochs for run in runs]
+    shorter = _other_size(table, scale, lengths, list(epochs.values()))
     trained = f"{in_words(lengths)} epoch{plural_s(max(lengths))}"
     sources = [f"[{n}] {text}" for n, text in enumerate(sources_of(table, cells), 1)]
     found = Findings(
@@ -252,7 +253,7 @@ def _found(
             *costs_grids(table, costs),
         ),
         caption=caption(command, environments, day, scale.words, settings.note),
-        differences=table.differences,
+        differences=(*table.differences, *shorter),
     )
     notes = write_panels(
         [
@@ -268,6 +269,18 @@ def _found(
     folder.write_json("results.json", found.report())
     folder.note("config.json", "units.json")
     return dataclasses.replace(found, files=tuple(folder.files))
+
+
+def _other_size(
+    table: TrainingTable, scale: Scale, lengths: Sequence[int], declared: Sequence[int]
+) -> Iterator[str]:
+    """That the set-up which the file describes has other epochs or seeds."""
+    ours, theirs = in_words(lengths), in_words(declared)
+    if (ours, scale.seeds) != (theirs, table.seeds):
+        yield (
+            f"These runs have {ours} epoch{plural_s(max(lengths))} and {scale.seeds} "
+            f"seed{plural_s(scale.seeds)}; the study declares {theirs} and {table.seeds}."
+        )
 
 
 def _data_notes(
