@@ -62,6 +62,10 @@ def table_of(study: Reproduction) -> TrainingTable:
     return study.declaration
 
 
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def modified(out: Path) -> dict[str, int]:
     """When the trained weights of each run were written."""
     return {
@@ -376,6 +380,9 @@ class TestCosts:
         results = json.loads((tmp_path / "out" / "results.json").read_text())
         assert results["units"]["costs"]["narrow"]["dfa"]["weight_layers"] == 1
         assert "| BP | " in (tmp_path / "out" / "report.md").read_text()
+        alone = dataclasses.replace(cell, rules=("dfa",))
+        (_, _, mine) = reproduce(study, alone, out=tmp_path / "out").grids
+        assert [row[0] for row in mine.rows] == ["DFA"]
         panels = path_panels(
             table_of(study),
             {("narrow", "bp"): Cell((96.0, 98.0), 0)},
@@ -384,6 +391,25 @@ class TestCosts:
         score, times = (panel.points["BP"][0] for panel in panels)
         assert score == pytest.approx((2, 97, 97 - 2**0.5, 97 + 2**0.5))
         assert times == (2, 1.5, 1.5, 1.5)
+
+    def test_of_a_rule_that_has_changed_they_are_measured_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The study was interrupted before its first run, and its file edited."""
+        monkeypatch.setattr("fdfa.studies.speed._ENOUGH_SECONDS", 0.0)
+        cell = dataclasses.replace(ALONE, tasks=("narrow",), rules=("dfa",), seeds=1)
+        monkeypatch.setattr("fdfa.studies.reproduce.table._trained", interrupted)
+        layers = []
+        for depth in (1, 1, 2):
+            text = (SMALL + "[costs]\nrounds = 10\n").replace(
+                'method = "dfa"', f'method = "fdfa"\noptions = {{ depth = {depth} }}'
+            )
+            with pytest.raises(KeyboardInterrupt):
+                reproduce(study_in(tmp_path, text), cell, out=tmp_path / "out")
+            kept = json.loads((tmp_path / "out" / "units.json").read_text())["narrow"]["dfa"]
+            layers.append((kept["weight_layers"], kept["seconds"]))
+        assert layers[0] == layers[1]
+        assert [number for number, _ in layers] == [1, 1, 2]
 
 
 class TestBudget:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import Tensor
@@ -15,6 +17,7 @@ from fdfa.engine.tapped import TappedEstimator
 from fdfa.engine.taps import plan_taps
 from fdfa.methods import described, wrap
 from fdfa.studies.costs import fresh_learner
+from fdfa.studies.json_values import plain
 from fdfa.studies.preparation import Prepared
 from fdfa.studies.records import value_from_json
 from fdfa.studies.reproduce.declaration import TrainingTable
@@ -48,6 +51,7 @@ class StepCosts:
         rounds: how many there were.
         weight_layers: on the longest way that an error travels backwards.
         blocks: that these lie in.
+        setup: checksum of method, options, task, batch size and loss that were measured.
     """
 
     seconds: float
@@ -55,6 +59,7 @@ class StepCosts:
     rounds: int
     weight_layers: int
     blocks: int
+    setup: str = ""
 
 
 # by task and rule
@@ -111,16 +116,27 @@ def measured_step_costs(
     with random_state_of(first.config.seed):
         times = step_times(learners, inputs, labels, reference=reference, rounds=rounds)
         paths = {name: backward_path(learner, inputs) for name, learner in learners.items()}
+    setups = {run.row.name: _setup(run) for run, _ in runs}
     return {
-        name: StepCosts(time.seconds, time.ratio, time.rounds, *paths[name])
+        name: StepCosts(time.seconds, time.ratio, time.rounds, *paths[name], setups.get(name, ""))
         for name, time in times.items()
     }
+
+
+def _setup(run: PlannedRun) -> str:
+    """Two runs with the same have steps that cost the same."""
+    config = run.config
+    task = dataclasses.replace(config.task, data_dir=None)
+    parts = [config.method, config.options, task, config.training.batch_size, config.training.loss]
+    return hashlib.sha256(json.dumps(plain(parts), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def kept_step_costs(
     table: TrainingTable, runs: Sequence[PlannedRun], folder: RunFolder, told: Callable[[str], None]
 ) -> Costs:
-    """Costs of every rule on every task: measured once, read by who goes on.
+    """Costs of every planned rule on its tasks: measured once, read by who goes on.
+
+    What was measured of a rule that has changed since then is measured again.
 
     Args:
         table: says whether they are asked for.
@@ -139,14 +155,24 @@ def kept_step_costs(
         where=str(folder.path / "units.json"),
     )
     cells = {(run.column.name, run.row.name): run for run in runs}
-    missing = {task for task, rule in cells if rule not in costs.get(task, {})}
+
+    def known(task: str) -> dict[str, StepCosts]:
+        kept = costs.get(task, {})
+        mine = {rule: run for (column, rule), run in cells.items() if column == task}
+        return {
+            rule: kept[rule]
+            for rule, run in mine.items()
+            if rule in kept and kept[rule].setup == _setup(run)
+        }
+
+    missing = {task for task, rule in cells if rule not in known(task)}
     todo = [run for (task, _), run in cells.items() if task in missing]
     for column in starts_by_column(todo):
         told(f"{column[0][0].column.label}: measuring the time of a step")
         found = measured_step_costs(column, rounds=table.costs.rounds)
         costs[column[0][0].column.name] = found
         folder.write_json("units.json", costs)
-    return costs
+    return {task: known(task) for task in dict.fromkeys(task for task, _ in cells)}
 
 
 def costs_grids(table: TrainingTable, costs: Costs) -> Iterator[Grid]:
