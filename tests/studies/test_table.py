@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import statistics
@@ -19,7 +20,8 @@ from fdfa.studies.reproduce import Reproduction, declared_in, reproduce
 from fdfa.studies.reproduce.declaration import TrainingTable
 from fdfa.studies.reproduce.findings import Findings
 from fdfa.studies.reproduce.planned_runs import PlannedRun, TableSettings, planned_runs
-from fdfa.studies.reproduce.scaling import Scale, scaled
+from fdfa.studies.reproduce.scaling import Scale, scaled, seconds_of
+from fdfa.studies.reproduce.starts import starts_by_column
 from fdfa.studies.reproduce.step_costs import StepCosts, backward_path
 from fdfa.studies.reproduce.table_findings import Cell, grid_of, target_expectations
 from fdfa.studies.reproduce.table_pictures import path_panels, table_panels
@@ -458,6 +460,29 @@ class TestBudget:
         found = scaled(cells, [100.0] * 3, seeds=5, minutes=350 / 60)
         assert found.seeds == 3
         assert found.share == pytest.approx(350 / 700)
+
+    @pytest.mark.parametrize(("every", "steps"), [(1, 1.0), (4, (9 + 1 + 1 + 1) / 4)])
+    def test_steps_that_probe_count_as_often_as_they_come(
+        self, every: int, steps: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By a clock that stands still but for the steps: 9 s with a probe in four, else 1 s."""
+        clock, count = [0.0], itertools.count()
+
+        def step(*_: object) -> None:
+            clock[0] += 9.0 if every > 1 and next(count) % every == 0 else 1.0
+
+        monkeypatch.setattr("fdfa.studies.reproduce.scaling.gradient_step", step)
+        monkeypatch.setattr("fdfa.studies.reproduce.scaling.time.perf_counter", lambda: clock[0])
+        text = SMALL.replace(
+            'method = "dfa"', f'method = "fdfa"\noptions = {{ probe_every = {every} }}'
+        )
+        cell = dataclasses.replace(ALONE, tasks=("narrow",), rules=("dfa",))
+        ((column,),) = starts_by_column(
+            planned_runs(table_of(study_in(tmp_path, text)), cell, seeds=1)
+        )
+        run, start = column
+        number = 2 * (len(start.data.train) + len(start.data.validation) / 3) / 256
+        assert seconds_of(run.config, start) == pytest.approx(number * steps)
 
     def test_what_was_chosen_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Measured once: whoever goes on, with more processes say, makes the same study."""

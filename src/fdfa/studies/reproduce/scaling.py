@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import operator
 import statistics
 import time
 from collections.abc import Sequence
@@ -16,12 +15,13 @@ from fdfa.studies.costs import fresh_learner
 from fdfa.studies.preparation import Prepared
 from fdfa.studies.reproduce.planned_runs import PlannedRun
 from fdfa.studies.setup import TrainConfig
+from fdfa.studies.speed import probing_period
 from fdfa.studies.trial_step import gradient_step
 from fdfa.training import start_training
 
 __all__ = ["Scale", "in_words", "scaled", "seconds_of"]
 
-_WARM_UP, _STEPS = 3, 9
+_WARM_UP, _STEPS, _FEWEST_TURNS = 3, 9, 3
 _LOOKED_AT = 1 / 3  # a forward pass, as a share of a step
 
 
@@ -61,8 +61,11 @@ def scaled(
 
     def room_with(seeds: int) -> float:
         """Share of the epochs that the budget has room for."""
-        counts = [min(seeds, run.row.seeds or seeds) for run in runs]
-        return 60 * minutes / sum(map(operator.mul, counts, seconds))
+        every = [
+            min(seeds, run.row.seeds or seeds) * taken
+            for run, taken in zip(runs, seconds, strict=True)
+        ]
+        return 60 * minutes / math.fsum(every)
 
     room = room_with(seeds)
     if room >= 1:
@@ -111,15 +114,19 @@ def seconds_of(config: TrainConfig, start: Prepared) -> float:
     inputs, labels = (
         tensor.to(start.device) for tensor in start.data.train.first(config.training.batch_size)
     )
+    # A turn is as many steps as the rule's work takes to repeat: one in four may be a probe.
+    period = probing_period(learner)
+    warm_up, turns = math.ceil(_WARM_UP / period), max(_FEWEST_TURNS, math.ceil(_STEPS / period))
     taken = []
-    for _ in range(_WARM_UP + _STEPS):
+    for _ in range(warm_up + turns):
         started = time.perf_counter()
-        gradient_step(learner, inputs, labels)
-        optimizer.step()
+        for _ in range(period):
+            gradient_step(learner, inputs, labels)
+            optimizer.step()
         if start.device.type == "cuda":
             torch.cuda.synchronize(start.device)
-        taken.append(time.perf_counter() - started)
+        taken.append((time.perf_counter() - started) / period)
     size = config.training.batch_size
     trained = len(start.data.train) + _LOOKED_AT * len(start.data.validation)
     steps = config.training.epochs * trained / size
-    return steps * statistics.median(taken[_WARM_UP:])
+    return steps * statistics.median(taken[warm_up:])
