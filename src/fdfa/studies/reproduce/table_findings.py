@@ -73,7 +73,7 @@ def value_of(run: Run, score: str) -> float | None:
 def _validation(run: Run) -> float | None:
     """Accuracy on the validation examples after the last epoch, in percent; None without any."""
     last = run.epochs[-1].validation if run.epochs else None
-    return None if run.test is None or last is None else 100 * last.accuracy
+    return None if run.failure is not None or last is None else 100 * last.accuracy
 
 
 def run_units(
