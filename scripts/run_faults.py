@@ -293,9 +293,30 @@ RUN_FAULTS = (
     Fault(
         "a budget forgets that some seeds are left",
         "studies/reproduce/scaling.py",
-        "share = min(1.0, room * seeds / kept)",
-        "share = min(1.0, room * seeds)",
+        "share = min(1.0, room_with(kept))",
+        "share = min(1.0, room_with(1))",
         (f"{TABLE}::TestBudget::test_it_is_kept_to",),
+    ),
+    Fault(
+        "a budget takes each rule for one with all seeds",
+        "studies/reproduce/scaling.py",
+        "min(seeds, run.row.seeds or seeds) * taken",
+        "seeds * taken",
+        (f"{TABLE}::TestBudget::test_a_rule_with_fewer_seeds_takes_less",),
+    ),
+    Fault(
+        "with --overwrite a study counts runs of others as its own",
+        "studies/reproduce/table.py",
+        "            check()  # runs that no study made",
+        "            # runs that no study made",
+        (f"{TABLE}::TestGoneOnWith",),
+    ),
+    Fault(
+        "a mean curve goes on without the run that failed",
+        "studies/reproduce/table_pictures.py",
+        " and all(step in each for each in curves)",
+        "",
+        (f"{TABLE}::test_a_curve_ends_where_one_of_its_runs_failed",),
     ),
     Fault(
         "an error is the better the larger it is",
