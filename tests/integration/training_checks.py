@@ -126,6 +126,18 @@ def two_processes_learn_what_one_learns(rank: int, name: str) -> None:
         assert len(set(gathered(tuple((r.train, r.validation) for r in results)))) == 1
 
 
+@check(1, 2)
+@collected
+def two_processes_learn_where_the_first_block_rests(rank: int, accumulate: int) -> None:
+    """In some steps its parameters get no gradient, or only in the first part of the batch."""
+    settings = TrainingSettings(epochs=1, batch_size=8, accumulate=accumulate)
+    learner = fdfa.FDFA(dense(), first_block_every=2, relay=accumulate - 1, seed=5)
+    start = {name: value.clone() for name, value in learner.named_parameters()}
+    Trainer(learner, settings, seed=7).fit(points(24), points(12))
+    same_on_all_ranks(dict(learner.state_dict()))
+    assert not any(torch.equal(start[name], value) for name, value in learner.named_parameters())
+
+
 @check(*RESUMED, slow=[name for name in (*FAST, *SLOW) if name not in RESUMED])
 @collected
 def resumes_under_two_processes(rank: int, name: str) -> None:

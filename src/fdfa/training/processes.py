@@ -57,12 +57,13 @@ class Processes:
         if self.count == 1:
             return learner
         device = next(learner.parameters()).device
+        rests = getattr(learner, "first_block_every", 1) > 1  # it would wait for those gradients
         # Else it changes the order of its sums after the first step, also the first of a resume:
         # among three or more processes that would not be bit-equal.
         return DistributedDataParallel(
             learner,
             [device] if device.type == "cuda" else None,
-            find_unused_parameters=self.count > 2,
+            find_unused_parameters=rests or self.count > 2,
         )
 
     def sum(self, values: Tensor) -> Tensor:
