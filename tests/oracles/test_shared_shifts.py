@@ -120,6 +120,18 @@ def test_what_is_spread_is_gathered(shared: SharedShifts) -> None:
     assert torch.equal(shared.gather(spread), found)
 
 
+def test_pictures_of_one_channel_share_one_entry() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.Flatten(), nn.Linear(20, 3))
+    learner = fdfa.FDFA(model, taps=["0"], shift_grid=1, feedback_rate=1.0)
+    x = torch.randn(6, 1, 4, 5)
+    for _ in range(2):
+        learner.zero_grad()
+        learner(x).sum().backward()
+    assert learner.feedback["0"].weight.shape == (3, 1)
+    assert model[0].weight.grad is not None
+    assert model[0].weight.grad.any()
+
+
 def test_sizes_that_do_not_divide_are_not_shared() -> None:
     model = nn.Sequential(
         nn.Conv2d(1, 2, 2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(2, 2, 1), nn.ReLU(), nn.Flatten()

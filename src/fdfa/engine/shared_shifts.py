@@ -67,7 +67,7 @@ class SharedShifts:
         s, c = self.stride, self.channels
         placed = shared.view(-1, c, rows, 1, s, columns, 1, s)
         placed = placed.expand(-1, c, rows, high, s, columns, wide, s)
-        return placed.reshape(len(shared), -1)
+        return placed.reshape(len(shared), -1).contiguous()  # of one channel it would be a view
 
     def gather(self, spread: Tensor) -> Tensor:
         """What was spread.
