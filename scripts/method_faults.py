@@ -92,8 +92,8 @@ METHOD_FAULTS = (
     Fault(
         "a first block that never rests",
         "engine/tapped.py",
-        "if step % self.first_block_every and",
-        "if step % 1 and",
+        "rests = step % self.first_block_every and",
+        "rests = step % 1 and",
         (
             "tests/oracles/test_first_block.py"
             "::test_it_gets_the_same_gradient_in_its_passes_and_none_between",

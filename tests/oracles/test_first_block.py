@@ -44,6 +44,18 @@ def test_it_gets_the_same_gradient_in_its_passes_and_none_between(relay: int, wi
     assert all(always[3][name].any() for name in always[3])
 
 
+@pytest.mark.parametrize("relay", [0, 1])
+def test_it_never_rests_where_it_alone_learns(relay: int) -> None:
+    model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))
+    model[2:].requires_grad_(False)
+    learner = fdfa.FDFA(model, taps=["1", "3"], first_block_every=9, relay=relay)
+    for _ in range(3):
+        learner.zero_grad()
+        learner(torch.randn(4, 5)).sum().backward()
+    assert model[0].weight.grad is not None
+    assert model[0].weight.grad.any()
+
+
 def test_a_copy_that_is_looked_at_has_every_gradient() -> None:
     model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
     learner = fdfa.FDFA(model, first_block_every=7)

@@ -185,7 +185,8 @@ class TappedEstimator(TapRule):
             check_cut(self.model, plan, run.output, run.taps)
             if self.relay:
                 check_apart(self.model, plan, relay_routes(plan, self.relay), run)
-        if step % self.first_block_every and not self.alone:
+        rests = step % self.first_block_every and any(plan.blocks[1:])
+        if rests and not self.alone:
             run.taps[0] = run.taps[0].detach()
         lesson = Lesson(plan, repetition=repetition)
         if due and run.derivative is not None:
