@@ -116,6 +116,16 @@ def test_relays_through_one_block_add() -> None:
     ]
 
 
+def test_a_shared_map_is_as_small_as_it_is() -> None:
+    """One entry for each of 3 channels in 4 cells, of 3 x 8 x 8 units."""
+    layers = [nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(192, 5)]
+    learner = fdfa.FDFA(nn.Sequential(*layers), taps=["1"], shift_grid=2)
+    found = explain(learner, torch.randn(N, 2, 8, 8))
+    assert (found.taps[0].units, found.taps[0].feedback_shape) == (192, (5, 12))
+    assert found.taps[0].feedback_bytes == 4 * 60
+    assert (found.products.credit, found.products.teaching) == (N * 60, N * 60)
+
+
 def test_a_finite_difference_costs_two_passes() -> None:
     found = explain(fdfa.FDFA(dense(), probe="finite-difference"), X)
     assert {name: tangent for name, (_, _, _, tangent) in counts(found).items()} == {

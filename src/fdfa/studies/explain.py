@@ -169,13 +169,13 @@ def _matrices(learner: TappedEstimator) -> list[nn.Parameter]:
 def _tap_facts(learner: TappedEstimator, tap: Tap) -> TapFacts:
     weight = learner.feedback[tap].weight if tap in learner.feedback else None
     units = math.prod(tap.shape[learner.sample_dims :])
-    outputs = 0 if weight is None else weight.shape[0]
+    outputs, entries = (0, units) if weight is None else weight.shape
     return TapFacts(
         name=tap.name,
         module_type=type(learner.model.get_submodule(tap.module)).__name__,
         shape=tap.shape,
         units=units,
-        feedback_shape=(outputs, units),
+        feedback_shape=(outputs, entries),
         feedback_bytes=0 if weight is None else weight.nbytes,
     )
 

@@ -20,7 +20,8 @@ class TapFacts:
         module_type: class of the module at whose output or input it lies.
         shape: of the tapped tensor, samples included.
         units: components for one sample.
-        feedback_shape: (outputs, units); no outputs where the method has no map.
+        feedback_shape: (outputs, units), where places share a map (outputs, entries); no outputs
+            where the method has no map.
         feedback_bytes: size of the map.
     """
 
