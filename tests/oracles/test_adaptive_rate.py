@@ -175,3 +175,31 @@ def test_bias_is_corrected_unit_by_unit_where_only_active_ones_learn() -> None:
     assert len(times.unique()) > 2
     expected = (1 - (1 - a) ** times).double()
     torch.testing.assert_close(learner.feedback["1"].learned, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"average_over": "active"}, {"shift_grid": 1}])
+def test_the_map_that_is_compared_is_the_corrected_one(options: dict[str, Any]) -> None:
+    model = nn.Sequential(
+        *(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(12, 3)),
+    ).double()
+    learner = fdfa.FDFA(model, taps=["1"], feedback_rate=0.1, bias_correction=True, **options)
+    credits: list[Tensor] = []
+    x = torch.randn(5, 1, 2, 3).double()
+    for _ in range(4):
+        learner.on_credit = lambda tap, g: credits.append(g.clone())
+        plan = learner.plan(x)
+        B = learner.whole_map(plan, plan.taps[0]).clone()
+        learner(x).square().sum().backward()
+    torch.testing.assert_close(credits[-1].flatten(1), 2 * model(x).detach() @ B)
+
+
+@pytest.mark.parametrize("update", ["adam", lambda maps: torch.optim.SGD(maps, lr=0.1)])
+def test_an_optimiser_takes_over_maps_that_measured_their_rate(update: Any) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    before = fdfa.FDFA(model, feedback_rate="adaptive")
+    frozen_step(before, torch.randn(6, 3))
+    after = fdfa.FDFA(model, feedback_update=update, feedback_rate=0.1)
+    after.load_state_dict(before.state_dict())
+    weight = after.feedback["1"].weight.clone()
+    frozen_step(after, torch.randn(6, 3))
+    assert not torch.equal(after.feedback["1"].weight, weight)

@@ -25,6 +25,8 @@ __all__ = [
 Start = Literal["zero", "kaiming-uniform", "uniform"]
 FeedbackOptimizer = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 
+_OWN_BUFFERS = ("weight", "error", "noise", "lessons", "learned")  # no optimiser's
+
 
 class WideBuffers(nn.Module):
     """Buffers that ``.half()`` and ``.bfloat16()`` leave as wide as they are.
@@ -124,7 +126,7 @@ class DirectFeedbackMap(WideBuffers):
         weight = self.weight
         if self._optimizer is None or self._optimizer.param_groups[0]["params"][0] is not weight:
             self._optimizer = factory([weight])
-            state = {key: buffer for key, buffer in self._buffers.items() if key != "weight"}
+            state = {key: b for key, b in self._buffers.items() if key not in _OWN_BUFFERS}
             if state:
                 self._optimizer.state[weight] = state
         kept = None if idle is None else weight[:, idle]

@@ -19,6 +19,7 @@ from fdfa.engine.probes import Probe
 from fdfa.engine.selection import TapSpec
 from fdfa.engine.shared_shifts import check_shift_grid
 from fdfa.engine.tapped import TappedEstimator
+from fdfa.engine.taps import Tap, TapPlan
 from fdfa.errors import ConfigError, unknown_name
 from fdfa.methods.record import Method
 
@@ -219,6 +220,11 @@ class FDFA(TappedEstimator):
         """Whether the credit is ``e B_l`` alone: not where it is unbiased by the probe."""
         indirect = self.probed_credit or self.relay or self.bias_correction
         return not (indirect or self.shift_grid)
+
+    def whole_map(self, plan: TapPlan, tap: Tap) -> Tensor:
+        """With its start at zero made up for, where the credit makes up for it."""
+        whole = super().whole_map(plan, tap)
+        return self.feedback[tap].corrected(whole.clone()) if self.bias_correction else whole
 
     def credits(self, e: Tensor, lesson: Lesson) -> Payer:
         """``e B_l``, or with the probe the unbiased form; see the class."""
