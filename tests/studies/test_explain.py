@@ -116,6 +116,26 @@ def test_relays_through_one_block_add() -> None:
     ]
 
 
+@pytest.mark.parametrize(("relay", "passed"), [(1, "2"), (2, "24"), (3, "246")])
+def test_a_frozen_block_passes_credits_on(relay: int, passed: str) -> None:
+    """It takes none itself: of three taps the second has none, the third the exact error."""
+    layers = [layer for _ in range(3) for layer in (nn.Linear(5, 5), nn.Tanh())]
+    model = nn.Sequential(*layers, nn.Linear(5, 5))
+    model[2].requires_grad_(False)
+    found = explain(fdfa.FDFA(model, taps=["1", "3", "5"], relay=relay), X)
+    one = N * 25
+    assert {layer.name: layer.input_gradient for layer in found.products.layers} == {
+        name: one if name in {*passed, "6"} else 0 for name in ("0", "2", "4", "6")
+    }
+
+
+def test_one_layer_in_two_blocks_passes_each_blocks_credits() -> None:
+    layer = nn.Linear(5, 5)
+    model = nn.Sequential(nn.Linear(5, 5), nn.Tanh(), layer, nn.Tanh(), layer, nn.Tanh(), layer)
+    found = explain(fdfa.FDFA(model, taps=["1", "3", "5"], relay=1), X)
+    assert [layer.input_gradient for layer in found.products.layers] == [0, 3 * N * 25]
+
+
 def test_a_shared_map_is_as_small_as_it_is() -> None:
     """One entry for each of 3 channels in 4 cells, of 3 x 8 x 8 units."""
     layers = [nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(192, 5)]

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -203,25 +203,34 @@ def _with_relays(
     learner: TappedEstimator, plan: TapPlan, inputs: tuple[Any, ...], calls: Sequence[LayerCall]
 ) -> list[LayerCall]:
     """The calls of a cut pass, with what is pulled back through each on its way to earlier taps."""
-    routes = relay_routes(plan, learner.relay)
-    entered = {plan.taps[number] for number in routes.entries}
-    # The copy is for what works in place, which torch allows on no leaf.
-    opened = _run_at_taps(
-        learner.model,
-        plan,
-        inputs,
-        lambda tap, h: h.detach().requires_grad_(tap in entered).clone(),
-    )
-    block_of = {name: block for block, names in enumerate(plan.weight_layers) for name in names}
-    found = []
-    for call, entry in zip(calls, opened.calls, strict=True):
-        block = block_of.get(call.name)
-        if block is not None and entry.input_needs_gradient:
-            passing = sum(block in way for way in routes.relayed.values())
-            call = entry if routes.exact.get(block) else call
-            call = dataclasses.replace(call, relayed=passing)
-        found.append(call)
+    routes, found = relay_routes(plan, learner.relay), list(calls)
+    steps = [
+        step
+        for end, way in routes.relayed.items()
+        for step in zip(way, (*way[1:], end), strict=True)
+    ]
+    for number in sorted(routes.entries):
+        opened = _run_from(learner.model, plan, inputs, [plan.taps[number]])
+        block = plan.onward[number]
+        exact = number in routes.exact.get(block, ())
+        for place, (call, entry) in enumerate(zip(found, opened.calls, strict=True)):
+            if entry.input_needs_gradient:  # it lies behind this tap, in the block entered there
+                found[place] = dataclasses.replace(
+                    call,
+                    input_needs_gradient=call.input_needs_gradient or exact,
+                    relayed=call.relayed + steps.count((block, number)),
+                )
     return found
+
+
+def _run_from(
+    model: nn.Module, plan: TapPlan, inputs: tuple[Any, ...], entered: Collection[Tap]
+) -> _Pass:
+    """Run the model, cut at the taps, with a gradient wanted at some of them."""
+    # The copy is for what works in place, which torch allows on no leaf.
+    return _run_at_taps(
+        model, plan, inputs, lambda tap, h: h.detach().requires_grad_(tap in entered).clone()
+    )
 
 
 def _try_probe(
@@ -247,13 +256,7 @@ def _tangents(
     perturbed = learner.mapped_taps(plan)
     # With frozen weights a tensor needs a gradient exactly where it depends on a perturbed tap.
     learner.model.requires_grad_(False)
-    # The copy is for what works in place, which torch allows on no leaf.
-    started = _run_at_taps(
-        learner.model,
-        plan,
-        inputs,
-        lambda tap, h: h.detach().requires_grad_(tap in perturbed and not tap.has_head).clone(),
-    )
+    started = _run_from(learner.model, plan, inputs, [tap for tap in perturbed if not tap.has_head])
     tangents: dict[str, int] = {}
     for call in started.calls:
         passes = learner.further_passes
