@@ -309,3 +309,14 @@ def test_longest_backward_path() -> None:
     assert blocks_of(plans["two-towers"]) == [1, 2, 3, 4, 4]
     assert layers_of(plans["residual"]) == [2, 4, 6, 7, 8]
     assert layers_of(plans["without-weights"]) == [1, 2, 3, 3, 4]
+
+
+@pytest.mark.parametrize("relay", [0, 1, 2, 3])
+def test_a_frozen_block_is_told_no_credit(relay: int) -> None:
+    layers = [layer for _ in range(3) for layer in (nn.Linear(5, 5), nn.Tanh())]
+    model = nn.Sequential(*layers, nn.Linear(5, 2))
+    model[2].requires_grad_(False)
+    learner, told = fdfa.FDFA(model, taps=["1", "3", "5"], relay=relay), set()
+    learner.on_credit = lambda tap, credit: told.add(tap.name)
+    learner(torch.randn(4, 5)).sum().backward()
+    assert told == {"1", "5"}

@@ -164,7 +164,8 @@ class _RelayedPass:
         """
         if credit is None:
             return [None] * len(entries)
-        if self.on_credit is not None and block < len(self.taps):
+        learns = bool(self.weights[block]) or block in self.place
+        if self.on_credit is not None and learns and block < len(self.taps):
             self.on_credit(self.taps[block], credit)
         if not self.routes.apart[block]:
             if block in self.place:
