@@ -154,8 +154,8 @@ def credit_errors(
             raise ConfigError(
                 f"the credit of method '{learner.method}', as it is set up, is not the output error"
                 " through one map a tap: its error does not divide into noise, lag and spread of"
-                " such maps. Give a learner of fdfa (with credit='plain' and relay=0), dfa, adfa,"
-                " dkp, grape or opzo."
+                " such maps. Give a learner of dfa, adfa, dkp, grape, opzo or fdfa (with"
+                " credit='plain', relay=0, bias_correction=False and shift_grid=None)."
             )
         if not opened.run.offsets:
             return {}

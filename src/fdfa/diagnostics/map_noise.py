@@ -42,7 +42,8 @@ def expected_noise(
 
     Returns:
         (r, r) a tap, zeros where maps never learn; None where there is no formula: for maps that an
-        optimiser moves, that learn by another rule, or from active units alone.
+        optimiser moves, that learn by another rule, at an adaptive rate, or from active units
+        alone.
     """
     if type(learner).teach is TapRule.teach:
         return [torch.zeros(len(B), len(B), dtype=torch.float64, device=B.device) for B in feedback]

@@ -1,10 +1,11 @@
 """Feedback maps that places share which lie a multiple of the stride apart.
 
 A convolutional network treats a picture and the same picture shifted by the product of its strides
-alike, but for the borders. So the mean Jacobian of the output by an activation hardly changes from
-one place to another that lies a multiple of the strides behind it away, though it does from one
-place to its neighbour. A map that is shared among the former has fewer entries, so each is learned
-from more, with less noise.
+alike, but for the borders, if it pools its last pictures. (A linear layer on flattened pictures has
+other weights for every place.) So the mean Jacobian of the output by an activation changes less
+from one place to another that lies a multiple of the strides behind it away than from one place to
+its neighbour. A map that is shared among the former has fewer entries, so each is learned from
+more, with less noise.
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ class SharedShifts:
 def shared_shifts(plan: TapPlan, grid: int) -> Mapping[str, SharedShifts]:
     """For every tap that shows pictures, which places share.
 
-    The stride behind a tap is taken from the sizes: the height of its picture over that of the
-    smallest one.
+    A tap of four dimensions is taken for (N, C, H, W), whatever it is. The stride behind a tap is
+    taken from the sizes: the height of its picture over that of the smallest one.
 
     Args:
         plan: with the taps.
@@ -151,5 +152,5 @@ def check_shift_grid(
         if value != plain:
             raise ConfigError(
                 f"shift_grid={shift_grid} and {name}={value!r} do not go together: places that"
-                f" share a map are perturbed alike. Leave out one, or pass {name}={plain!r}."
+                f" share a map are perturbed alike. Pass shift_grid=None, or {name}={plain!r}."
             )

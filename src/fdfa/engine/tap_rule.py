@@ -49,7 +49,7 @@ class TapRule(Estimator):
             gets it by the exact derivatives of the blocks between; or that of the output, where it
             is less than r blocks away.
         first_block_every: the first block gets its credit in one pass of so many; in the others its
-            parameters get no gradient.
+            parameters get no gradient. Where no other block learns, it always does.
         shift_grid: where set, maps of pictures are shared by places a multiple of the stride apart,
             within each cell of a grid of so many by so many.
     """

@@ -90,12 +90,15 @@ class FDFA(TappedEstimator):
             back through them exactly; the last blocks get the exact error. r more derivatives by
             the input of each block, and nothing for the first r maps.
         first_block_every: the block before the first tap learns in one pass of this many; in the
-            others its parameters get no gradient (``None``, which optimisers pass over). Its credit
-            is the least exact, and in a convolutional network the dearest.
+            others its parameters get no gradient (``None``, which optimisers pass over), nor does
+            the input. Its credit is the least exact, and in a convolutional network the dearest.
+            Where no other block learns, it always does.
         shift_grid: None; or g: the map of a picture (N, C, H, W) is shared by places that lie a
             multiple of the stride behind the tap apart, within each cell of a g x g grid, and they
-            are perturbed alike. Convolutions hardly tell such places apart, so the map loses
-            little, and has that many times less noise.
+            are perturbed alike, which makes that many times less noise. The map loses least where
+            the last pictures are pooled, and far more where they are flattened into a linear layer,
+            whose weights tell all places apart: there a larger g, or None. Any tap of four
+            dimensions is taken for pictures.
         rank: None; or r, the number of dimensions on which the output error is projected before the
             maps, with r rows each: ``e P^T`` in e's place, P (r, K) with random orthonormal rows.
         learn_p: whether P learns, by Oja's subspace rule on the output error.
@@ -179,7 +182,7 @@ class FDFA(TappedEstimator):
         if relay and credit == "unbiased":
             raise ConfigError(
                 f"relay={relay} and credit='unbiased' do not go together: what the probe adds to a"
-                " credit is known at the tap itself. Leave out one."
+                " credit is known at the tap itself. Pass relay=0, or credit='plain'."
             )
         super().__init__(
             model,

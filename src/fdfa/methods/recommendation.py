@@ -19,7 +19,9 @@ def recommended(model: nn.Module, **options: Any) -> FDFA:
     where a fixed map carries too little: each credit enters one block behind its tap and is pulled
     back exactly (``relay=1``; 2 wins more in residual networks, and costs more), the first block
     learns in one pass of two, places a multiple of the strides apart share a map, and one step in
-    four probes.
+    four probes. Maps are shared as for pictures (N, C, H, W): pass ``shift_grid=None`` where taps
+    are laid out otherwise, (N, H, W, C) say. ``DistributedDataParallel`` around it wants
+    ``find_unused_parameters=True``, since the first block rests.
 
     Args:
         model: any module.
