@@ -73,6 +73,16 @@ METHOD_FAULTS = (
         (f"{RELAY}::test_hooks_on_parameters_change_a_gradient_once",),
     ),
     Fault(
+        "a map is compared uncorrected, though its credit is not",
+        "methods/fdfa.py",
+        "return self.feedback[tap].corrected(whole.clone()) if self.bias_correction else whole",
+        "return whole",
+        (
+            "tests/oracles/test_adaptive_rate.py"
+            "::test_the_map_that_is_compared_is_the_corrected_one",
+        ),
+    ),
+    Fault(
         "places that share get the sum of their credits",
         "engine/tapped.py",
         "credit = shared.spread(credit).div_(shared.sharing)",

@@ -203,3 +203,11 @@ def test_an_optimiser_takes_over_maps_that_measured_their_rate(update: Any) -> N
     weight = after.feedback["1"].weight.clone()
     frozen_step(after, torch.randn(6, 3))
     assert not torch.equal(after.feedback["1"].weight, weight)
+
+
+def test_maps_that_had_no_lesson_yet_load_into_a_learner_that_counts() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    before, after = (fdfa.FDFA(model, bias_correction=True) for _ in range(2))
+    before.plan(torch.ones(2, 3))
+    after.load_state_dict(before.state_dict())
+    assert after.feedback.names() == ["1"]

@@ -281,10 +281,12 @@ class FDFA(TappedEstimator):
             problems.append(f"'{key}' is missing: it was saved without coefficient='running'.")
         elif running and key in state and state[key].shape != (2,):
             problems.append(f"'{key}' is {tuple(state[key].shape)} in the state and (2,) here.")
-        counted = any(key.endswith(".learned") for key in feedback_entries(state))
+        entries = feedback_entries(state)
+        counted = any(key.endswith(".learned") for key in entries)
+        taught = any(key.endswith(".weight") and value.any() for key, value in entries.items())
         if counted and not self.bias_correction:
             problems.append("its maps count their lessons: pass bias_correction=True.")
-        elif self.bias_correction and not counted and feedback_entries(state):
+        elif self.bias_correction and not counted and taught:
             problems.append("its maps do not count their lessons: leave out bias_correction.")
         return problems
 
