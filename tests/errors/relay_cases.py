@@ -52,6 +52,11 @@ RELAY_CASES = [
         lambda here: fdfa.FDFA(mlp(), relay=1, credit="unbiased"),
     ),
     Case("a compiled relay", ConfigError, lambda here: fdfa.FDFA(mlp(), relay=1).compile()),
+    Case(
+        "a compiled pass whose first block rests",
+        ConfigError,
+        lambda here: fdfa.FDFA(mlp(), first_block_every=2).compile(),
+    ),
     Case("a relay past what is outside", UnsupportedModelError, _from_outside),
     Case("a relay after its graph", FDFAError, _freed),
 ]

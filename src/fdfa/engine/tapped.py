@@ -147,13 +147,16 @@ class TappedEstimator(TapRule):
             **options: of ``torch.compile``.
 
         Raises:
-            ConfigError: with a relay.
+            ConfigError: with a relay, or a first block that rests in some passes.
         """
-        if self.relay:
-            raise ConfigError(
-                f"relay={self.relay} and compile() do not go together: a compiled pass has one"
-                " derivative for all blocks, and a relay asks for that of each. Leave out one."
-            )
+        given = (("relay", self.relay, 0), ("first_block_every", self.first_block_every, 1))
+        for name, value, plain in given:
+            if value != plain:
+                raise ConfigError(
+                    f"{name}={value} and compile() do not go together: a compiled pass has one"
+                    " derivative for all blocks, and here that of some is asked for without that"
+                    f" of others. Pass {name}={plain}, or do not compile."
+                )
         self._compile_options = options
         self._cuts.clear()
 
