@@ -154,9 +154,16 @@ def test_due_is_one_step_in_so_many_and_the_first(every: int) -> None:
     assert due == [step in range(0, 11, every) for step in range(11)]
 
 
+def test_the_first_steps_may_each_probe() -> None:
+    due = [Probe(every=4, first=3).due(step) for step in range(10)]
+    assert [step for step, probes in enumerate(due) if probes] == [0, 1, 2, 4, 8]
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
+        ({"first": -1}, "probe_first=-1"),
+        ({"first": 1.0}, "probe_first=1.0"),
         ({"noise": "norml"}, "unknown noise 'norml'. Did you mean 'normal'"),
         ({"noise": None}, "unknown noise"),
         ({"derivative": "forward_ad"}, "Did you mean 'forward-ad'"),

@@ -103,6 +103,7 @@ PERTURBATION_CASES = [
     Case("a coefficient too little", CheckpointError, functools.partial(_running, False)),
     Case("a coefficient of another shape", CheckpointError, _coefficient_of_another_shape),
     refused_option("fdfa", credit="unbiassed"),
+    refused_option("fdfa", probe_first=-1),
     refused_option("fdfa", coefficient=2.0),
     refused_option("fdfa", average_over="actives"),
     Case(

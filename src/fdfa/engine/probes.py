@@ -31,6 +31,7 @@ class Probe:
         derivative: ``"forward-ad"``, exact; or ``"finite-difference"``, a second forward pass, for
             what has no forward derivative.
         every: probe one learning step in this many; the first one probes.
+        first: probe each of the first so many steps.
         difference_step: length of the finite difference; None takes 1e-3, or 1e-5 in float64.
         active_only: units at zero are not perturbed.
 
@@ -47,6 +48,7 @@ class Probe:
     every: int = 1
     difference_step: float | None = None
     active_only: bool = False
+    first: int = 0
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -55,6 +57,11 @@ class Probe:
         if self.derivative not in ("forward-ad", "finite-difference"):
             raise ConfigError(
                 unknown_name("probe", str(self.derivative), ["forward-ad", "finite-difference"])
+            )
+        if isinstance(self.first, bool) or not isinstance(self.first, int) or self.first < 0:
+            raise ConfigError(
+                f"probe_first={self.first!r}: how many steps, from the first on, probe each? Pass a"
+                " whole number from 0 up."
             )
         if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
             raise ConfigError(
@@ -69,7 +76,7 @@ class Probe:
 
     def due(self, step: int) -> bool:
         """Whether this learning step probes."""
-        return step % self.every == 0
+        return step < self.first or step % self.every == 0
 
     def draw(
         self,

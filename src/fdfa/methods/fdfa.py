@@ -81,6 +81,7 @@ class FDFA(TappedEstimator):
         noise: ``"normal"`` (the paper's) or ``"rademacher"`` (a lower variance, cheaper to draw).
         probe: ``"forward-ad"`` or, for what has no forward derivative, ``"finite-difference"``.
         probe_every: probe one step in this many.
+        probe_first: probe each of the first so many steps, while the maps are far from the mark.
         difference_step: length of a finite difference; None takes 1e-3, or 1e-5 in float64.
         average_over: which samples a map is the mean over: ``"all"`` (the paper's); or, for every
             unit, those in which it is ``"active"`` (not zero). Others are not perturbed either.
@@ -136,6 +137,7 @@ class FDFA(TappedEstimator):
         noise: Literal["normal", "rademacher"] = "normal",
         probe: Literal["forward-ad", "finite-difference"] = "forward-ad",
         probe_every: int = 1,
+        probe_first: int = 0,
         difference_step: float | None = None,
         average_over: Literal["all", "active"] = "all",
         bias_correction: bool = False,
@@ -200,6 +202,7 @@ class FDFA(TappedEstimator):
                 noise=noise,
                 derivative=probe,
                 every=probe_every,
+                first=probe_first,
                 difference_step=difference_step,
                 active_only=average_over == "active",
             ),

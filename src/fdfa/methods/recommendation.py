@@ -18,10 +18,10 @@ def recommended(model: nn.Module, **options: Any) -> FDFA:
     For every model: maps that learn by innovation, at a rate that adapts itself. With convolutions,
     where a fixed map carries too little: each credit enters one block behind its tap and is pulled
     back exactly (``relay=1``; 2 wins more in residual networks, and costs more), the first block
-    learns in one pass of two, places a multiple of the strides apart share a map, and one step in
-    four probes. Maps are shared as for pictures (N, C, H, W): pass ``shift_grid=None`` where taps
-    are laid out otherwise, (N, H, W, C) say. ``DistributedDataParallel`` around it wants
-    ``find_unused_parameters=True``, since the first block rests.
+    learns in one pass of two, and one step in four probes, but each of the first 200.
+    ``shift_grid=2`` is worth a try where the last pictures are pooled to one value a channel, as in
+    residual networks. ``DistributedDataParallel`` around it wants ``find_unused_parameters=True``,
+    since the first block rests.
 
     Args:
         model: any module.
@@ -43,5 +43,5 @@ def recommended(model: nn.Module, **options: Any) -> FDFA:
     """
     chosen: dict[str, Any] = {"feedback_update": "innovation", "feedback_rate": "adaptive"}
     if any(isinstance(module, _ConvNd) for module in model.modules()):
-        chosen |= {"relay": 1, "first_block_every": 2, "shift_grid": 2, "probe_every": 4}
+        chosen |= {"relay": 1, "first_block_every": 2, "probe_every": 4, "probe_first": 200}
     return FDFA(model, **{**chosen, **options})
