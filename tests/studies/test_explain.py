@@ -129,6 +129,14 @@ def test_a_frozen_block_passes_credits_on(relay: int, passed: str) -> None:
     }
 
 
+def test_relays_add_to_what_passes_within_a_block() -> None:
+    """Three blocks of two layers: one credit is relayed, through the second."""
+    layers = [layer for _ in range(5) for layer in (nn.Linear(5, 5), nn.Tanh())]
+    found = explain(fdfa.FDFA(nn.Sequential(*layers, nn.Linear(5, 5)), depth=2, relay=1), X)
+    counted = [layer.input_gradient // (N * 25) for layer in found.products.layers]
+    assert counted == [0, 1, 1, 2, 1, 1]
+
+
 def test_one_layer_in_two_blocks_passes_each_blocks_credits() -> None:
     layer = nn.Linear(5, 5)
     model = nn.Sequential(nn.Linear(5, 5), nn.Tanh(), layer, nn.Tanh(), layer, nn.Tanh(), layer)

@@ -226,11 +226,20 @@ def _with_relays(
 def _run_from(
     model: nn.Module, plan: TapPlan, inputs: tuple[Any, ...], entered: Collection[Tap]
 ) -> _Pass:
-    """Run the model, cut at the taps, with a gradient wanted at some of them."""
+    """Run the model with frozen weights, cut at the taps, and a gradient wanted at some of these.
+
+    Returns:
+        The pass: in it a tensor needs a gradient exactly where it depends on one of them.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.requires_grad_(False)
     # The copy is for what works in place, which torch allows on no leaf.
-    return _run_at_taps(
+    found = _run_at_taps(
         model, plan, inputs, lambda tap, h: h.detach().requires_grad_(tap in entered).clone()
     )
+    for parameter in trainable:
+        parameter.requires_grad_(True)
+    return found
 
 
 def _try_probe(
@@ -254,8 +263,6 @@ def _tangents(
     if probe is None:
         return {}
     perturbed = learner.mapped_taps(plan)
-    # With frozen weights a tensor needs a gradient exactly where it depends on a perturbed tap.
-    learner.model.requires_grad_(False)
     started = _run_from(learner.model, plan, inputs, [tap for tap in perturbed if not tap.has_head])
     tangents: dict[str, int] = {}
     for call in started.calls:
