@@ -26,8 +26,9 @@ def adapted_rate(feedback: DirectFeedbackMap, lesson: Correlation, *, innovation
         E[v_1 v_2] = (J - B)^2 = D,    E[(v_1 - v_2)^2] n_1 n_2 / (n_1 + n_2)^2 = s2,
 
     n_i the samples of each half. They are averaged over the entries of the map and over lessons, at
-    a quarter of the rate that they give, so no slower than the map itself changes. For innovation
-    v_i is the halves' own, and s2 falls with D: the rate stays ``N / (N + n + 1)``, the fastest.
+    a quarter of the rate that they give (1e-3 at least): over some four times as many lessons as
+    the map itself. For innovation v_i is the halves' own, and s2 falls with D: the rate stays
+    ``N / (N + n + 1)``, the fastest.
 
     Where J moves by delta a lesson, always the same way, the gain settles at ``a^3 = 2 delta^2 /
     s2`` and the error at 1.06 of that at the best constant rate, ``a^3 = 4 delta^2 / s2``; where it
