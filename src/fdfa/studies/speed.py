@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fdfa.engine.estimator import Estimator
-from fdfa.engine.probes import Probe
+from fdfa.engine.tap_rule import TapRule
 from fdfa.studies.trial_step import gradient_step
 from fdfa.training import start_training
 
@@ -70,8 +70,8 @@ def step_times(
     runners = {name: copy.deepcopy(learner) for name, learner in learners.items()}
     for learner in runners.values():
         start_training(learner)
-        if isinstance(probe := getattr(learner, "probe", None), Probe):
-            learner.probe = dataclasses.replace(probe, first=0)  # what a step costs in the long run
+        if isinstance(learner, TapRule) and learner.probe is not None:  # as it is in the long run
+            learner.probe = dataclasses.replace(learner.probe, first=0)
     for _ in range(_WARM_UP_ROUNDS):
         for learner in runners.values():
             _turn(learner, inputs, labels)
