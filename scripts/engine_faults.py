@@ -154,7 +154,7 @@ ENGINE_FAULTS = (
     Fault(
         "probe_every is ignored",
         "engine/probes.py",
-        "return step % self.every == 0",
+        "return step < self.first or step % self.every == 0",
         "return True",
         (f"{PROBES}::test_due_is_one_step_in_so_many_and_the_first",),
     ),

@@ -167,7 +167,7 @@ MISTAKES = [
     (["compare", "--options", "depth"], "is not of the form NAME=VALUE"),
     (["compare", "--epochs", "0"], "epochs=0 is not possible"),
     (["train", "--options", "feedback_rte=1"], "Did you mean 'feedback_rate'?"),
-    (["train", "--options", "feedback_rate=fast"], "takes a number, not 'fast'"),
+    (["train", "--options", "projection_rate=fast"], "takes a number, not 'fast'"),
     (["train", "--options", "feedback_rate=2"], "feedback_rate=2.0"),
     (["train", "--options", "taps=relu9,relu1"], "unknown tap 'relu9'. Did you mean"),
     (["train", "--model", "lenett"], "Did you mean 'lenet'?"),

@@ -65,7 +65,7 @@ OPTIONS_OF_TRAIN = [
     *("validation", "model", "model-options", "epochs", "batch-size", "accumulate", "optimizer"),
     *("learning-rate", "schedule", "decay", "warmup-epochs", "momentum", "weight-decay", "device"),
     *("clip-norm", "patience", "precision", "checkpoint-seconds", "checkpoint-steps", "log"),
-    *("log-steps", "diagnose", "threads"),
+    *("log-steps", "diagnose", "threads", "pixels", "loss"),
 ]
 STRANGE_VALUES = ["", "x", "-1", "0", "1.5", "nan", "inf", "1e400", "9" * 30, "a=b", "None", "é"]
 
